@@ -1,0 +1,68 @@
+"""The tier of a test is the folder it lies in; a skip needs a probed capability, and CI says which must be there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+TIERS = ("unit", "contract", "flow", "ns", "vm", "chaos")
+SHARED = TESTS.parent.parent / "shared"
+
+
+def _can_unshare() -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            import ctypes
+
+            clone_newuser, clone_newns = 0x10000000, 0x00020000
+            os._exit(0 if ctypes.CDLL(None).unshare(clone_newuser | clone_newns) == 0 else 1)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+# Each probe tests exactly what a test of that capability uses, never a user id.
+PROBES: dict[str, Callable[[], bool]] = {
+    "userns": _can_unshare,
+    "root": lambda: os.access("/proc/1/environ", os.R_OK) and os.access("/dev/loop-control", os.W_OK),
+    "lxc": lambda: shutil.which("lxc-start") is not None,
+    "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
+    "registry": lambda: shutil.which("docker-registry") is not None,
+    "shared": (SHARED / "fixtures" / "states").is_dir,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*capabilities): skip where a probed capability is missing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        relative = Path(item.fspath).relative_to(TESTS)
+        if relative.parts[0] in TIERS:
+            item.add_marker(getattr(pytest.mark, relative.parts[0]))
+
+
+@pytest.fixture(autouse=True)
+def _capabilities(request: pytest.FixtureRequest) -> None:
+    required = set(filter(None, os.environ.get("BRICKLESS_REQUIRE", "").split(",")))
+    for marker in request.node.iter_markers("needs"):
+        for capability in marker.args:
+            if PROBES[capability]():
+                continue
+            message = f"this machine lacks the capability {capability!r}"
+            if capability in required:
+                pytest.fail(f"{message}, and BRICKLESS_REQUIRE says that it must be there")
+            pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def shared_fixtures() -> Path:
+    """The real device states beside the checkout: read where they lie, never copied into the project."""
+    return SHARED / "fixtures" / "states"
