@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from brickless.core.errors import HostileInputError, UserError
 
@@ -245,7 +246,7 @@ def _check_usage(leaf: x509.Certificate) -> None:
         usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         raise HostileInputError("the signing certificate has no extended key usage; it needs code signing") from None
-    if x509.ExtendedKeyUsageOID.CODE_SIGNING not in usage:
+    if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
         raise HostileInputError("the signing certificate is not meant for code signing")
 
 

@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from brickless.core.errors import HostileInputError, UserError
 from brickless.pvr import jws
@@ -28,7 +29,7 @@ def certificate(
     issuer: tuple[x509.Certificate, jws.PrivateKey] | None = None,
     *,
     ca: bool = False,
-    usage: x509.ObjectIdentifier | None = x509.ExtendedKeyUsageOID.CODE_SIGNING,
+    usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING,
     start: datetime = NOW - timedelta(days=1),
     path_length: int | None = None,
 ) -> x509.Certificate:
@@ -104,7 +105,7 @@ BAD_CHAINS = {
     "longer than the root allows": ([LEAF, MIDDLE], [SHORT_ROOT], NOW, "longer"),
     "signed by a certificate that is no CA": ([LEAF, NOT_CA], [ROOT], NOW, "not a CA"),
     "a server certificate": (
-        [certificate("leaf", KEYS["ES256"], (ROOT, KEYS["RS256"]), usage=x509.ExtendedKeyUsageOID.SERVER_AUTH)],
+        [certificate("leaf", KEYS["ES256"], (ROOT, KEYS["RS256"]), usage=ExtendedKeyUsageOID.SERVER_AUTH)],
         [ROOT],
         NOW,
         "code signing",
