@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
@@ -28,6 +28,7 @@ MAX_NUMBER_DIGITS = 4096
 _NOT_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\[\]{}"]++', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_PLAIN = re.compile(r"[A-Za-z0-9_#-]+")
 _ESCAPE = re.compile(r'["\\\x00-\x1f]')
 _ESCAPES = {chr(code): f"\\u{code:04X}" for code in range(0x20)} | {
     '"': '\\"',
@@ -58,14 +59,22 @@ def loads(
     """
     size_bytes = len(data)
     if size_bytes > max_bytes:
-        raise JsonError(f"the JSON text has {size_bytes} bytes, more than the {max_bytes} that are read")
+        raise JsonError(
+            f"the JSON text has {size_bytes} bytes, more than the {max_bytes} that are read", rule="json-too-large"
+        )
     text = data if isinstance(data, str) else _decode(data, strict)
     _check_depth(text, max_depth)
     duplicates: list[tuple[dict[str, JsonValue], str]] = []
     value = _parse(text, _pairs_hook(duplicates) if strict else None)
     if duplicates:
         holder, key = duplicates[0]
-        raise JsonError(f"the key {json.dumps(key)} appears twice in one object", context=_locate(value, holder))
+        where = _locate(value, holder)
+        raise JsonError(
+            f"the key {json.dumps(key)} appears twice in one object",
+            rule="json-duplicate-key",
+            where=where,
+            context=f"in {pointer(where)}" if where else "",
+        )
     if _ESCAPED_SURROGATE.search(text) or (isinstance(data, str) and _SURROGATE.search(text)):
         return _replace_surrogates(value, strict)
     return value
@@ -107,7 +116,9 @@ def _decode(data: bytes, strict: bool) -> str:
     try:
         return data.decode("utf-8", "strict" if strict else "replace")
     except UnicodeDecodeError as error:
-        raise JsonError(f"the JSON text is not UTF-8: byte {error.start} is no part of a character") from error
+        raise JsonError(
+            f"the JSON text is not UTF-8: byte {error.start} is no part of a character", rule="json-not-utf8"
+        ) from error
 
 
 def _check_depth(text: str, max_depth: int) -> None:
@@ -118,7 +129,7 @@ def _check_depth(text: str, max_depth: int) -> None:
         # An unclosed string leaves its quote and what follows; the parser refuses it a moment later.
         depth += 1 if bracket in "[{" else -1
         if depth > max_depth:
-            raise JsonError(f"the JSON text is nested deeper than {max_depth} levels")
+            raise JsonError(f"the JSON text is nested deeper than {max_depth} levels", rule="json-too-deep")
 
 
 def _parse(text: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None) -> JsonValue:
@@ -134,26 +145,30 @@ def _parse(text: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None)
         reason = error.msg[:1].lower() + error.msg[1:]
         raise JsonError(f"no valid JSON: {reason}", context=f"line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
-        raise JsonError("the JSON text is nested too deeply") from error
+        raise JsonError("the JSON text is nested too deeply", rule="json-too-deep") from error
     return value
 
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_NUMBER_DIGITS:
-        raise JsonError(f"a number has {len(digits)} digits, more than the {MAX_NUMBER_DIGITS} that are read")
+        raise JsonError(
+            f"a number has {len(digits)} digits, more than the {MAX_NUMBER_DIGITS} that are read", rule="json-number"
+        )
     return int(digits)
 
 
 def _decimal(text: str) -> int | Decimal:
     if len(text) > MAX_NUMBER_DIGITS:
-        raise JsonError(f"a number has {len(text)} characters, more than the {MAX_NUMBER_DIGITS} that are read")
+        raise JsonError(
+            f"a number has {len(text)} characters, more than the {MAX_NUMBER_DIGITS} that are read", rule="json-number"
+        )
     try:
         number = Decimal(text)
     except InvalidOperation as error:
-        raise JsonError(f"the exponent of the number {text[:40]} is out of bounds") from error
+        raise JsonError(f"the exponent of the number {text[:40]} is out of bounds", rule="json-number") from error
     sign, digits, exponent = number.as_tuple()
     if not isinstance(exponent, int) or not number.is_finite():
-        raise JsonError(f"the exponent of the number {text[:40]} is out of bounds")
+        raise JsonError(f"the exponent of the number {text[:40]} is out of bounds", rule="json-number")
     significant = "".join(map(str, digits)).rstrip("0")
     exponent += len(digits) - len(significant)
     if not significant:
@@ -161,7 +176,7 @@ def _decimal(text: str) -> int | Decimal:
     if exponent < 0:
         return number
     if len(significant) + exponent > MAX_NUMBER_DIGITS:
-        raise JsonError(f"the number {text[:40]} has more than {MAX_NUMBER_DIGITS} digits")
+        raise JsonError(f"the number {text[:40]} has more than {MAX_NUMBER_DIGITS} digits", rule="json-number")
     return int(f"{'-' if sign else ''}{significant}{'0' * exponent}")
 
 
@@ -183,32 +198,33 @@ def _pairs_hook(
     return hook
 
 
-def children(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
-    """Yield the members of an object or array with the piece of path that leads to each: `.key` or `[0]`."""
-    if isinstance(value, dict):
-        for key, member in value.items():
-            yield f".{key}", member
-    elif isinstance(value, list):
-        for index, member in enumerate(value):
-            yield f"[{index}]", member
+def pointer(where: Sequence[str | int]) -> str:
+    """Return the path of a member for people: `.storage.data[0]["a key with.dots"]`."""
+    return "".join(
+        f"[{piece}]" if isinstance(piece, int) else f".{piece}" if _PLAIN.fullmatch(piece) else f"[{_quote(piece)}]"
+        for piece in where
+    )
 
 
-def _locate(root: JsonValue, wanted: object) -> str:
-    stack: list[tuple[str, JsonValue]] = [("", root)]
+def _locate(root: JsonValue, wanted: object) -> tuple[str | int, ...]:
+    stack: list[tuple[tuple[str | int, ...], JsonValue]] = [((), root)]
     while stack:
-        path, value = stack.pop()
+        where, value = stack.pop()
         if value is wanted:
-            return path or "the outermost object"
-        stack.extend((path + piece, member) for piece, member in children(value))
-    # A duplicate key may itself have hidden the object: then it hangs on nothing.
-    return "inside a member that is overwritten"
+            return where
+        if isinstance(value, dict):
+            stack.extend(((*where, key), member) for key, member in value.items())
+        elif isinstance(value, list):
+            stack.extend(((*where, index), member) for index, member in enumerate(value))
+    # A duplicate key may itself have hidden the object that we look for: then no path leads to it.
+    return ()
 
 
 def _replace_surrogates(value: JsonValue, strict: bool) -> JsonValue:
     if isinstance(value, str):
         replaced = _SURROGATE.sub("\ufffd", value)
         if strict and replaced != value:
-            raise JsonError("a string escapes half a surrogate pair, which is no character")
+            raise JsonError("a string escapes half a surrogate pair, which is no character", rule="json-surrogate")
         return replaced
     if isinstance(value, list):
         return [_replace_surrogates(member, strict) for member in value]

@@ -41,7 +41,18 @@ class HostileInputError(BricklessError):
 
 
 class JsonError(HostileInputError):
-    """Bytes that are no JSON text, or one beyond the bounds that we read."""
+    """Bytes that are no JSON text, or one beyond the bounds that we read.
+
+    `rule` is the kebab-case name of the broken rule, `where` the keys and indexes that lead to the fault, if any do.
+    """
+
+    def __init__(
+        self, message: str, *, rule: str = "json-syntax", where: tuple[str | int, ...] = (), context: str = ""
+    ) -> None:
+        """Name the rule beside the text for people."""
+        super().__init__(message, context=context)
+        self.rule = rule
+        self.where = where
 
 
 class StateError(HostileInputError):

@@ -13,6 +13,8 @@ MAX_LOCAL_NAME = 64
 # The folders that repository and runtime keep beside a revision's files (contract device.md 2.2).
 RESERVED = frozenset({".pv", ".pvr", ".pvrremote"})
 
+# Nearly every path of a real state is of this kind: one match instead of the questions below.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@ -]{0,199}(?:/[A-Za-z0-9_][A-Za-z0-9_.+@ -]{0,199})*+")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _STEP = re.compile(r"0|[1-9][0-9]{0,9}")
 _LOCAL = re.compile(r"locals/[A-Za-z0-9_][A-Za-z0-9_.+@=~-]*")
@@ -20,6 +22,8 @@ _LOCAL = re.compile(r"locals/[A-Za-z0-9_][A-Za-z0-9_.+@=~-]*")
 
 def fault(path: str) -> tuple[str, str] | None:
     """Return `(rule, reason)` when `path` may not be a path of a state, else None."""
+    if len(path) <= MAX_PATH_BYTES and _PLAIN.fullmatch(path):
+        return None
     if not path:
         return "path-empty", "the path is empty"
     if _CONTROL.search(path):
