@@ -1,0 +1,295 @@
+"""PID 1 at work: early mounts and modules, two children kept alive, orphans reaped, the reset at the end.
+
+It knows nothing of revisions, containers or networks. The supervisor talks to it over a pipe, one word a line:
+
+    alive               its loop turned: the watchdog, if armed, is fed
+    trial 1 | trial 0   a revision is being tried: give up sooner
+    watchdog SECONDS    arm the hardware watchdog; `watchdog 0` disarms it
+    reboot | poweroff   end the system; containers are stopped already
+
+Nothing here wakes up by itself: with both children healthy the process sleeps until a signal or a line arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+from brickless.device.pid1.daemon import Daemon
+from brickless.linux import cgroup, kmsg, libc, modules, mount, power
+from brickless.linux.watchdog import Watchdog
+
+MODULES_LIST = "/etc/brickless/modules"
+# The supervisor's end of the pipe, named in its environment.
+FD_VARIABLE = "BRICKLESS_INIT_FD"
+DAEMONS = (("supervisor", "brickless.device.supervise.main", True), ("agent", "brickless.device.link.main", False))
+STOP_GRACE_S = 3.0
+REAP_GRACE_S = 2.0
+LINE_MAX_BYTES = 4096
+RESET_SIGNALS = {
+    signal.SIGINT: "reboot",
+    signal.SIGTERM: "reboot",
+    signal.SIGUSR1: "reboot",
+    signal.SIGUSR2: "poweroff",
+}
+
+
+def run(*, greeted: bool) -> int:
+    """Everything PID 1 does, in order. Ends by resetting the machine; raises what it cannot deal with."""
+    mount.mount_early()
+    console = kmsg.Console()
+    if not greeted:
+        console.line("brickless: pid1 up")
+    libc.set_process_name("pantavisor")
+    prepare(console)
+    with open("/proc/cmdline", encoding="utf-8", errors="replace") as stream:
+        cmdline = stream.read()
+    init = Init(console, [Daemon(name, module, essential=vital) for name, module, vital in DAEMONS], on_trial(cmdline))
+    return init.main()
+
+
+def prepare(console: kmsg.Console) -> None:
+    """Kernel modules, control groups, Ctrl-Alt-Del. What fails is said; the supervisor finds out whether it matters."""
+    steps = (("kernel modules", load_modules), ("control groups", cgroup.mount_unified))
+    for what, step in steps:
+        try:
+            step()
+        except (OSError, ValueError) as error:
+            console.line(f"brickless: pid1: {what}: {error}")
+    try:
+        power.ignore_ctrl_alt_del()
+    except OSError as error:
+        # Not allowed in a PID namespace: there Ctrl-Alt-Del belongs to the host.
+        console.line(f"brickless: pid1: Ctrl-Alt-Del resets at once: {error}")
+
+
+def load_modules() -> None:
+    """Load what /etc/brickless/modules lists, in its order. A missing list is a kernel that has all built in."""
+    if not os.path.exists(MODULES_LIST):
+        return
+    with open(MODULES_LIST, encoding="utf-8") as stream:
+        wanted = modules.parse_list(stream.read())
+    known = modules.Modules()
+    faults = []
+    for name, parameters in wanted:
+        try:
+            known.load(name, parameters)
+        except OSError as error:
+            faults.append(str(error))
+    if faults:
+        raise OSError("; ".join(faults))
+
+
+def on_trial(cmdline: str) -> bool:
+    """Whether the bootloader booted a revision that it was asked to try (device.md 3.3: trying = pv_rev is pv_try)."""
+    words = dict(word.partition("=")[::2] for word in cmdline.split())
+    return bool(words.get("pv_try")) and words.get("pv_try") == words.get("pv_rev")
+
+
+class Init:
+    """The loop of PID 1."""
+
+    __slots__ = ("_buffer", "_console", "_daemons", "_pipe", "_signals", "_trial", "_watchdog", "_wish")
+
+    def __init__(self, console: kmsg.Console, daemons: list[Daemon], trial: bool) -> None:
+        self._console = console
+        self._daemons = daemons
+        self._trial = trial
+        self._wish = ""
+        self._buffer = b""
+        self._watchdog: Watchdog | None = None
+        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def main(self) -> int:
+        """Keep the daemons alive until someone wishes the end; then reset."""
+        self._catch_signals()
+        poll = select.poll()
+        poll.register(self._signals[0], select.POLLIN)
+        poll.register(self._pipe[0], select.POLLIN)
+        while not self._wish:
+            self._start_due()
+            for fd, _ in poll.poll(self._wait_ms()):
+                if fd == self._signals[0]:
+                    self._take_signals()
+                else:
+                    self._take_lines()
+            self._reap()
+        self._end()
+        return 1
+
+    def _catch_signals(self) -> None:
+        signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, *RESET_SIGNALS):
+            signal.signal(number, _noted)
+        for number in (signal.SIGPIPE, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _take_signals(self) -> None:
+        for number in _read(self._signals[0]):
+            if number != signal.SIGCHLD and number in {int(known) for known in RESET_SIGNALS}:
+                self._wish = RESET_SIGNALS[signal.Signals(number)]
+
+    def _wait_ms(self) -> int | None:
+        waiting = [daemon.next_start_s for daemon in self._daemons if not daemon.pid]
+        if not waiting:
+            return None
+        return max(0, int((min(waiting) - time.monotonic()) * 1000) + 1)
+
+    # -- children ------------------------------------------------------------------------------------------------
+
+    def _start_due(self) -> None:
+        for daemon in self._daemons:
+            if not daemon.pid and daemon.next_start_s <= time.monotonic():
+                daemon.started(self._fork(daemon), time.monotonic())
+
+    def _fork(self, daemon: Daemon) -> int:
+        """Start a child without exec: what the interpreter has in memory stays shared (ADR 0006)."""
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 70
+        try:
+            code = self._become(daemon)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException as error:
+            self._console.line(f"brickless: {daemon.name} failed: {type(error).__name__}: {error}{_place(error)}")
+        os._exit(code)
+
+    def _become(self, daemon: Daemon) -> int:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, *RESET_SIGNALS, signal.SIGPIPE, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        libc.set_process_name(f"pv-{daemon.name}")
+        for fd in (self._signals[0], self._signals[1], self._pipe[0]):
+            os.close(fd)
+        if daemon.essential:
+            os.environ[FD_VARIABLE] = str(self._pipe[1])
+        else:
+            os.close(self._pipe[1])
+        __import__(daemon.module)
+        return int(sys.modules[daemon.module].main())
+
+    def _reap(self) -> None:
+        """Collect every child that ended: ours, and orphans of anyone."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for daemon in self._daemons:
+                if daemon.pid == pid:
+                    self._mourn(daemon, status)
+
+    def _mourn(self, daemon: Daemon, status: int) -> None:
+        delay_s = daemon.died(time.monotonic())
+        code = os.waitstatus_to_exitcode(status)
+        how = f"exit status {code}" if code >= 0 else f"signal {-code}"
+        if daemon.is_hopeless(self._trial):
+            self._console.line(f"brickless: {daemon.name} died {daemon.deaths} times ({how}): reboot")
+            self._wish = "reboot"
+            return
+        self._console.line(f"brickless: {daemon.name} died ({how}): started again in {delay_s:g} s")
+
+    # -- the supervisor's words ----------------------------------------------------------------------------------
+
+    def _take_lines(self) -> None:
+        self._buffer = (self._buffer + _read(self._pipe[0]))[-LINE_MAX_BYTES:]
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            self._obey(line.decode("ascii", "replace").split())
+
+    def _obey(self, words: list[str]) -> None:
+        if words in (["reboot"], ["poweroff"]):
+            self._wish = words[0]
+        elif words == ["alive"]:
+            if self._watchdog is not None:
+                self._watchdog.feed()
+        elif words[:1] == ["trial"] and words[1:] in (["0"], ["1"]):
+            self._trial = words[1] == "1"
+        elif words[:1] == ["watchdog"] and len(words) == 2 and words[1].isdecimal():
+            self._arm(int(words[1]))
+        else:
+            self._console.line(f"brickless: pid1: not understood: {' '.join(words)}")
+
+    def _arm(self, timeout_s: int) -> None:
+        try:
+            if self._watchdog is None and timeout_s:
+                self._watchdog = Watchdog(timeout_s)
+                self._watchdog.feed()
+            elif self._watchdog is not None and not timeout_s:
+                self._watchdog.disarm()
+                self._watchdog = None
+        except OSError as error:
+            self._console.line(f"brickless: pid1: hardware watchdog: {error}")
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Stop who is left, write everything out, reset. Bounded in time: a stuck process does not hold the reset."""
+        self._console.line(f"brickless: {self._wish}")
+        for daemon in self._daemons:
+            if daemon.pid:
+                _signal(daemon.pid, signal.SIGTERM)
+        self._await_children([daemon.pid for daemon in self._daemons if daemon.pid], STOP_GRACE_S)
+        if os.getpid() != 1:
+            raise RuntimeError("only PID 1 may end all processes")
+        _signal(-1, signal.SIGKILL)
+        self._await_children(None, REAP_GRACE_S)
+        for fault in power.settle():
+            self._console.line(f"brickless: pid1: {fault}")
+        if self._wish == "poweroff":
+            power.poweroff()
+        power.reboot()
+
+    def _await_children(self, pids: list[int] | None, timeout_s: float) -> None:
+        """Reap until these children (None: all) are gone, at most `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        poll = select.poll()
+        poll.register(self._signals[0], select.POLLIN)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid and pids is not None:
+                pids = [other for other in pids if other != pid]
+                if not pids:
+                    return
+            left_s = deadline - time.monotonic()
+            if not pid and left_s <= 0:
+                return
+            if not pid and poll.poll(int(left_s * 1000) + 1):
+                _read(self._signals[0])
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The number of the signal lies in the wake-up pipe."""
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, LINE_MAX_BYTES)
+    except BlockingIOError:
+        return b""
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace is not None else ""
