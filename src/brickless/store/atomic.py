@@ -109,13 +109,22 @@ def write_all(fd: int, data: bytes, files: Files = FILES) -> None:
         view = view[files.write(fd, view) :]
 
 
-def write_file(path: str, data: bytes, *, mode: int = 0o644, files: Files = FILES) -> None:
-    """Replace `path` with `data` as a whole. Raises OSError and leaves the old file when anything fails."""
-    write_stream(path, (data,), mode=mode, files=files)
+def write_file(path: str, data: bytes, *, mode: int = 0o644, durable: bool = True, files: Files = FILES) -> None:
+    """Replace `path` with `data` as a whole. Raises OSError and leaves the old file when anything fails.
+
+    Without `durable` nothing is synced: for what may be lost in a power cut (caches); readers still see old or new.
+    """
+    write_stream(path, (data,), mode=mode, durable=durable, files=files)
 
 
 def write_stream(
-    path: str, chunks: Iterable[bytes], *, mode: int = 0o644, max_bytes: int | None = None, files: Files = FILES
+    path: str,
+    chunks: Iterable[bytes],
+    *,
+    mode: int = 0o644,
+    max_bytes: int | None = None,
+    durable: bool = True,
+    files: Files = FILES,
 ) -> int:
     """Replace `path` with the concatenation of `chunks`; returns the bytes written.
 
@@ -132,14 +141,16 @@ def write_stream(
                     raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", path)
                 write_all(fd, chunk, files)
             files.chmod(fd, mode)
-            files.fsync(fd)
+            if durable:
+                files.fsync(fd)
         finally:
             files.close(fd)
         files.rename(temporary, path)
     except BaseException:
         discard(temporary, files)
         raise
-    sync_dir(os.path.dirname(path), files)
+    if durable:
+        sync_dir(os.path.dirname(path), files)
     return total
 
 

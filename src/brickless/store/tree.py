@@ -117,9 +117,18 @@ def link_beneath(source: str, root: str, relative: str, *, files: Files = FILES)
 
 
 def write_beneath(
-    root: str, relative: str, data: bytes | Iterable[bytes], *, mode: int = 0o644, files: Files = FILES
+    root: str,
+    relative: str,
+    data: bytes | Iterable[bytes],
+    *,
+    mode: int = 0o644,
+    durable: bool = True,
+    files: Files = FILES,
 ) -> None:
-    """Replace `root/relative` with `data` (one piece or several) in one step, parents made, without leaving `root`."""
+    """Replace `root/relative` with `data` (one piece or several) in one step, parents made, without leaving `root`.
+
+    Without `durable` the caller syncs (many files at once).
+    """
     parent, name = open_parent(root, relative, make=True, files=files)
     try:
         if _is_folder(name, parent):
@@ -131,14 +140,16 @@ def write_beneath(
                 for chunk in (data,) if isinstance(data, bytes) else data:
                     write_all(fd, chunk, files)
                 files.chmod(fd, mode)
-                files.fsync(fd)
+                if durable:
+                    files.fsync(fd)
             finally:
                 files.close(fd)
             files.rename_at(temporary, name, parent)
         except BaseException:
             files.unlink(temporary, dir_fd=parent)
             raise
-        files.fsync(parent)
+        if durable:
+            files.fsync(parent)
     finally:
         os.close(parent)
 
