@@ -6,6 +6,7 @@ DER or r||s. Whatever it answers is verified against the public key before anybo
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
@@ -85,9 +86,7 @@ class CommandSigner:
 
 
 def _hash(alg: str, data: bytes) -> bytes:
-    digest = hashes.Hash({"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}[alg[2:]]())
-    digest.update(data)
-    return digest.finalize()
+    return hashlib.new(f"sha{alg.removeprefix('ES').removeprefix('RS')}", data).digest()
 
 
 def raw_signature(alg: str, answer: bytes) -> bytes:
