@@ -47,7 +47,9 @@ def dynamic(data: bytes, name: str) -> Dynamic:
     needed: tuple[str, ...] = ()
     for segment in segments:
         if segment.kind == PT_INTERP:
-            interpreter = _cut(data, segment.offset, segment.size, name).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            interpreter = (
+                _cut(data, segment.offset, segment.size, name).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            )
         elif segment.kind == PT_DYNAMIC:
             needed = _needed(data, segment, segments, name)
     return Dynamic(interpreter, needed)
