@@ -34,6 +34,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "lxc": lambda: shutil.which("lxc-start") is not None,
     "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
     "registry": lambda: shutil.which("docker-registry") is not None,
+    "softhsm": lambda: shutil.which("softhsm2-util") is not None and shutil.which("pkcs11-tool") is not None,
+    "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,
     "shared": (SHARED / "fixtures" / "states").is_dir,
 }
 

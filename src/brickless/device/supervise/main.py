@@ -1,0 +1,157 @@
+"""The supervisor's process: configuration, the storage partition, the loop. PID 1 starts it, again whenever it dies."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from brickless.device import config as configuration
+from brickless.device.boot.backend import backend
+from brickless.device.config import Config
+from brickless.device.supervise.machine import LinuxMachine, Paths
+from brickless.device.supervise.server import Server
+from brickless.device.supervise.supervisor import Limits, Supervisor, quickboot, revision_of
+from brickless.device.supervise.volumes import Roots
+from brickless.linux import blockdev, kmsg, libc, mount, net
+from brickless.linux.libc import MS_NOATIME, MS_NODEV, MS_NOSUID
+from brickless.store.trails import Storage
+
+FD_VARIABLE = "BRICKLESS_INIT_FD"
+PRIVATE = "/run/brickless"
+LXC_PATH = "/var/lib/lxc"
+ROOTFS_MOUNT = "/usr/lib/lxc/rootfs"
+# How often PID 1 hears that the loop turns, while a watchdog waits for it: thrice within its timeout.
+ALIVE_SHARE = 3
+LOOPBACK = "lo"
+# Folders of <R> that containers see; LXC cannot make them inside its read-only view (device.md 2.2).
+RUN_FOLDERS = ("logs", "user-meta", "device-meta")
+RESOLV_CONF = "/etc/resolv.conf"
+
+
+def main() -> int:
+    """Run until PID 1 ends us. Raises what makes running impossible: PID 1 says it and starts us again."""
+    with open("/proc/cmdline", encoding="utf-8", errors="replace") as stream:
+        cmdline = stream.read()
+    console = kmsg.Console()
+    settings = load_config(cmdline, storage=None)
+    prepare_storage(settings)
+    root = settings.text("PV_STORAGE_MNTPOINT") or "/storage"
+    settings = load_config(cmdline, storage=root)
+    for problem in settings.problems:
+        console.line(f"brickless: configuration: {problem}")
+    bring_up_loopback(console)
+    make_host_files()
+    return run(settings, root, cmdline, console)
+
+
+def load_config(cmdline: str, *, storage: str | None) -> Config:
+    """The configuration as far as it can be read: before and after the partition is mounted."""
+    return configuration.load(configuration.Sources(environ=dict(os.environ), command_line=cmdline, storage=storage))
+
+
+def prepare_storage(settings: Config) -> None:
+    """Mount the storage partition; the kernel replays its journal. Raises `OSError` that says what is missing."""
+    target = settings.text("PV_STORAGE_MNTPOINT") or "/storage"
+    spec = settings.text("PV_STORAGE_DEVICE")
+    if mount.is_mountpoint(target):
+        return
+    if not spec:
+        raise OSError("no storage device is configured: set PV_STORAGE_DEVICE (/dev/..., LABEL=... or UUID=...)")
+    wait_s = settings.seconds("PV_STORAGE_WAIT")
+    device = blockdev.wait(spec, wait_s)
+    if device is None:
+        raise OSError(f"the storage device {spec} (PV_STORAGE_DEVICE) did not appear within {wait_s} s")
+    kind = settings.text("PV_STORAGE_FSTYPE") or "ext4"
+    mount.mount(device, target, kind, flags=MS_NOSUID | MS_NODEV | MS_NOATIME)
+
+
+def bring_up_loopback(console: kmsg.Console) -> None:
+    """Bring the loopback interface up: containers share the device's network by default."""
+    try:
+        net.up(LOOPBACK)
+    except OSError as error:
+        console.line(f"brickless: {error}")
+
+
+def make_host_files() -> None:
+    """What containers' configurations bind from the host and an initramfs may lack (device.md 1.15)."""
+    if not os.path.exists(RESOLV_CONF):
+        os.makedirs(os.path.dirname(RESOLV_CONF), exist_ok=True)
+        os.close(os.open(RESOLV_CONF, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+
+def loop_base(text: str) -> int:
+    """PV_LOOP_INDEX_BASE: the first loop device that may be used; -1, and what is no number, takes any free one."""
+    return int(text) if text.isdecimal() else -1
+
+
+def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int:
+    """Put the parts together and loop."""
+    poll = select.poll()
+    run_dir = settings.text("PV_SYSTEM_RUNDIR") or "/run/pantavisor/pv"
+    for view in RUN_FOLDERS:
+        os.makedirs(os.path.join(run_dir, view), exist_ok=True)
+    roots = Roots(
+        storage=root,
+        volumes=settings.text("PV_DISK_VOLDIR"),
+        configs=settings.text("PV_SYSTEM_CONFDIR"),
+        media=settings.text("PV_SYSTEM_MEDIADIR"),
+        loop_index_base=loop_base(settings.text("PV_LOOP_INDEX_BASE")),
+        verity=settings.flag("PV_SECUREBOOT_HANDLERS"),
+    )
+    init_fd = int(os.environ.get(FD_VARIABLE, "-1"))
+    machine = LinuxMachine(roots, Paths(run_dir, PRIVATE, LXC_PATH, ROOTFS_MOUNT), console, init_fd, poll)
+    storage = Storage(root)
+    for leftover in storage.prepare():
+        machine.say(f"storage: {leftover} of an interrupted write removed")
+    limits = Limits(
+        goals_timeout_s=float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT")),
+        commit_delay_s=float(settings.seconds("PV_UPDATER_COMMIT_DELAY")),
+        network_timeout_s=float(settings.seconds("PH_UPDATER_NETWORK_TIMEOUT")),
+    )
+    supervisor = Supervisor(machine, storage, backend(settings.text("PV_BOOTLOADER_TYPE"), root), limits)
+    server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
+    skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
+    supervisor.boot(revision_of(cmdline), verify=not skip)
+    libc.trim_heap()
+    watchdog_s = arm_watchdog(machine, settings)
+    loop(poll, server, supervisor, machine, watchdog_s)
+    return 1
+
+
+def arm_watchdog(machine: LinuxMachine, settings: Config) -> int:
+    """Have PID 1 arm the hardware watchdog where the mode wants it while running (device.md 3.9); its timeout, or 0."""
+    timeout_s = settings.integer("PV_WDT_TIMEOUT")
+    if settings.text("PV_WDT_MODE") != "always" or timeout_s <= 0:
+        return 0
+    machine.tell_init(f"watchdog {timeout_s}")
+    return timeout_s
+
+
+def loop(poll: select.poll, server: Server, supervisor: Supervisor, machine: LinuxMachine, watchdog_s: int) -> None:
+    """Sleep until something happens or is due. Nothing wakes us up without a reason."""
+    beat_s = watchdog_s / ALIVE_SHARE if watchdog_s else None
+    beat_at_s = time.monotonic()
+    while True:
+        supervisor.tick()
+        due_s = supervisor.due_s()
+        if beat_s is not None:
+            if time.monotonic() >= beat_at_s:
+                machine.tell_init("alive")
+                beat_at_s = time.monotonic() + beat_s
+            due_s = beat_at_s if due_s is None else min(due_s, beat_at_s)
+        for fd, _ in poll.poll(timeout_ms(due_s)):
+            server.serve(fd)
+
+
+def timeout_ms(due_s: float | None) -> int | None:
+    """For poll(2): at least until `due_s`, so that what is due then is due; None waits for events alone."""
+    if due_s is None:
+        return None
+    return max(0, min(int((due_s - time.monotonic()) * 1000) + 1, 1 << 30))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

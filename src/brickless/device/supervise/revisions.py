@@ -1,0 +1,121 @@
+"""Revisions on the partition as the supervisor uses them: read, verified whole, and turned into jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from brickless.core import canonical
+from brickless.core.canonical import JsonValue
+from brickless.core.errors import HostileInputError
+from brickless.core.progress import FINAL, Progress, Status, parse_progress
+from brickless.core.state import State, parse_state
+from brickless.core.transition import boot_order
+from brickless.device.supervise.ports import Job
+from brickless.store.trails import FACTORY, Storage
+
+UNCOMPARED = frozenset({"src.json", "build.json"})
+# Mapped by the kernel with a hash of its own; here nothing else protects them, so nothing is skipped (device.md 2.4).
+MAX_REPORT_BYTES = 65536
+
+
+class Revision(NamedTuple):
+    """A revision that can be run."""
+
+    rev: str
+    state: State
+    jobs: tuple[Job, ...]
+
+
+def load(storage: Storage, rev: str) -> Revision:
+    """Read a revision. Raises `OSError` when it is not there, `HostileInputError` (`StateError`) when it is broken."""
+    state = parse_state(storage.state_bytes(rev))
+    jobs = tuple(Job(state.containers[name], rev, fingerprint(state, name)) for name in boot_order(state))
+    return Revision(rev, state, jobs)
+
+
+def fingerprint(state: State, name: str) -> str:
+    """A hash over everything that makes the container what it is: two revisions with the same one keep it running.
+
+    The files that only authors and verifiers read do not count (device.md 4.6).
+    """
+    owned = {
+        path: value
+        for path, value in state.entries.items()
+        if state.owner(path) == name and path.rpartition("/")[2] not in UNCOMPARED and not path.startswith("_sigs/")
+    }
+    container = state.containers[name]
+    value: dict[str, JsonValue] = {"entries": owned, "group": container.group, "goal": str(container.status_goal)}
+    return canonical.sha256_hex(canonical.dumps(value))
+
+
+def verify_apart(storage: Storage, rev: str) -> tuple[list[str], list[str]]:
+    """`Storage.verify` in a child, whose memory (libcrypto, buffers) goes with it: (faults, what was healed).
+
+    Raises `OSError` when the child could not tell, and `HostileInputError` for a state that is broken.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _verify_and_tell(storage, rev, writer)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        report = stream.read(MAX_REPORT_BYTES)
+    _, status = os.waitpid(pid, 0)
+    if not report:
+        raise OSError(f"checking revision {rev} ended without a result ({os.waitstatus_to_exitcode(status)})")
+    answer = json.loads(report)
+    if "broken" in answer:
+        raise HostileInputError(answer["broken"])
+    if "error" in answer:
+        raise OSError(answer["error"])
+    return answer["faults"], answer["healed"]
+
+
+def _verify_and_tell(storage: Storage, rev: str, writer: int) -> None:
+    """In the child: never returns."""
+    answer: dict[str, object]
+    try:
+        healed: list[str] = []
+        faults = storage.verify(rev, healed=healed)
+        answer = {"faults": faults[:20], "healed": healed[:20]}
+    except HostileInputError as error:
+        answer = {"broken": str(error)}
+    except OSError as error:
+        answer = {"error": str(error)}
+    os.write(writer, json.dumps(answer).encode()[:MAX_REPORT_BYTES])
+    os._exit(0)
+
+
+def progress_of(storage: Storage, rev: str) -> Progress | None:
+    """The stored progress; None when there is none, or none that can be read."""
+    data = storage.progress(rev)
+    if data is None:
+        return None
+    try:
+        return parse_progress(data)
+    except HostileInputError:
+        return None
+
+
+def unfinished(storage: Storage, running: str) -> Iterable[str]:
+    """The revisions other than `running` whose try was under way when the device went down."""
+    for rev in storage.revisions():
+        progress = progress_of(storage, rev)
+        if rev != running and progress is not None and progress.status in (Status.INPROGRESS, Status.TESTING):
+            yield rev
+
+
+def is_final(progress: Progress | None) -> bool:
+    """Whether nothing follows that progress."""
+    return progress is not None and progress.status in FINAL
+
+
+def fallbacks(storage: Storage, wanted: str, committed: str) -> list[str]:
+    """In which order revisions are tried when the wanted one is broken: good ones, newest first, the factory last."""
+    done = [rev for rev in storage.revisions() if rev not in (wanted, committed, FACTORY) and storage.is_done(rev)]
+    order = [wanted, committed, *reversed(done), FACTORY]
+    return list(dict.fromkeys(order))
