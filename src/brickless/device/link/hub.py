@@ -1,6 +1,7 @@
 """The hub's interface as this device uses it: one method a call, checked answers, a login where one is needed.
 
-Nothing here repeats by itself except the one login after a 401; when to try again is the agent's decision.
+Nothing here repeats by itself except the one login after a 401 and, `retries` times, a request without effect that was
+not answered; when to try again otherwise is the agent's decision.
 Sources: contracts/device.md 7.3 to 7.7 and contracts/hub.md 8.2.
 """
 
@@ -61,14 +62,18 @@ def refused(response: Response, what: str) -> HubRefusedError:
 class Hub:
     """The calls. `contact` is told after every answer that came, whatever it says (contracts/device.md 7.8)."""
 
-    __slots__ = ("_client", "_contact", "_token", "_transport", "credentials")
+    __slots__ = ("_client", "_contact", "_token", "_transport", "credentials", "retries")
 
-    def __init__(self, address: Address, transport: Transport, contact: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, address: Address, transport: Transport, contact: Callable[[], None] = lambda: None, *, retries: int = 0
+    ) -> None:
         self._client = Client(address, transport)
         self._transport = transport
         self._contact = contact
         self._token = ""
         self.credentials: Credentials | None = None
+        #: How often a request that may be repeated is sent again at once.
+        self.retries = retries
 
     @property
     def address(self) -> Address:
@@ -80,15 +85,29 @@ class Hub:
         """How connections to it are made; downloads use the same way."""
         return self._transport
 
+    def use(self, transport: Transport) -> None:
+        """Makes connections in another way from now on."""
+        self._client.close()
+        self._client = Client(self._client.address, transport)
+        self._transport = transport
+
     def close(self) -> None:
         """Ends the connection."""
         self._client.close()
 
     # Plumbing -------------------------------------------------------------------------------------------------------
     def _exchange(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
-        response = self._client.request(method, path, body=body, headers=headers)
-        self._contact()
-        return response
+        left = self.retries if method in {"GET", "PUT"} else 0
+        while True:
+            try:
+                response = self._client.request(method, path, body=body, headers=headers)
+            except http.HubUnreachableError:
+                if not left:
+                    raise
+                left -= 1
+            else:
+                self._contact()
+                return response
 
     def _call(self, method: str, path: str, what: str, *, body: bytes = b"", ok: tuple[int, ...] = (200,)) -> Response:
         if not self._token:
