@@ -104,14 +104,14 @@ def _match_components(patterns: tuple[str, ...], names: list[str]) -> bool:
             # A trailing `**` needs a component to match; elsewhere it may stand for none.
             reachable = set(range(first + 1, len(names) + 1)) if rank == last else set(range(first, len(names) + 1))
         else:
-            reachable = {at + 1 for at in reachable if at < len(names) and _match_component(pattern, names[at])}
+            reachable = {at + 1 for at in reachable if at < len(names) and match_component(pattern, names[at])}
         if not reachable:
             return False
     return len(names) in reachable
 
 
-def _match_component(pattern: str, name: str) -> bool:
-    """Match one component; after a mismatch only the last `*` takes one character more, so time is their product."""
+def match_component(pattern: str, name: str) -> bool:
+    """Match one component: after a mismatch only the last `*` takes one character more, so time is their product."""
     at, read = 0, 0
     star, star_read = -1, 0
     while read < len(name):
