@@ -151,7 +151,7 @@ def payload_of_text(raw: bytes, covered: Iterable[str]) -> bytes:
 
 
 def signing_input(signature: Signature, payload: bytes) -> bytes:
-    """Return the bytes under the signature (RFC 7515 5.1): the received header text, a dot, the payload in base64url."""
+    """Return the bytes under the signature (RFC 7515 5.1): the received header, a dot, the payload in base64url."""
     return f"{signature.protected}.{encode_base64url(payload)}".encode()
 
 
