@@ -1,0 +1,112 @@
+"""Bytes of objects in a folder, named by their SHA-256.
+
+<root>/ab/cdef...          published: hash and size were right, content and name are on the disk
+<root>/incoming/<hex>      an upload on its way; what is left of a crash is swept at start
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+
+from brickless.hub.domain.errors import Malformed
+from brickless.store.atomic import make_dirs, publish
+
+_READ_BYTES = 1024 * 1024
+_WRITE_BYTES = 1024 * 1024
+
+
+class FolderBlobs:
+    """`services.ports.Blobs`."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._incoming = os.path.join(root, "incoming")
+
+    def start(self) -> None:
+        """Make the folders and sweep what a crash left."""
+        make_dirs(self._incoming, mode=0o700)
+        for name in os.listdir(self._incoming):
+            os.unlink(os.path.join(self._incoming, name))
+
+    def _path(self, sha: str) -> str:
+        if len(sha) != 64 or not all(character in "0123456789abcdef" for character in sha):
+            raise ValueError("not a SHA-256")
+        return os.path.join(self._root, sha[:2], sha[2:])
+
+    async def has(self, sha: str) -> bool:
+        """See `services.ports.Blobs.has`."""
+        return await self.size_bytes(sha) is not None
+
+    async def size_bytes(self, sha: str) -> int | None:
+        """See `services.ports.Blobs.size_bytes`."""
+        try:
+            return os.stat(self._path(sha)).st_size
+        except FileNotFoundError:
+            return None
+
+    async def put(self, sha: str, size_bytes: int, chunks: AsyncIterator[bytes]) -> None:
+        """See `services.ports.Blobs.put`."""
+        temporary = os.path.join(self._incoming, secrets.token_hex(16))
+        digest, taken = hashlib.sha256(), 0
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                async for chunk in _gathered(chunks):
+                    taken += len(chunk)
+                    if taken > size_bytes:
+                        raise Malformed(f"The upload is larger than the {size_bytes} bytes announced")
+                    await asyncio.to_thread(_take, fd, chunk, digest)
+            finally:
+                os.close(fd)
+            if taken != size_bytes:
+                raise Malformed(f"The upload has {taken} bytes; {size_bytes} were announced")
+            if digest.hexdigest() != sha:
+                raise Malformed("The SHA-256 of the upload differs from the one announced")
+            await asyncio.to_thread(self._publish, temporary, self._path(sha))
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+
+    @staticmethod
+    def _publish(temporary: str, final: str) -> None:
+        make_dirs(os.path.dirname(final), mode=0o700)
+        publish(temporary, final)
+
+    async def read(self, sha: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """See `services.ports.Blobs.read`."""
+        fd = os.open(self._path(sha), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while length > 0:
+                chunk = await asyncio.to_thread(os.pread, fd, min(length, _READ_BYTES), start)
+                if not chunk:
+                    raise OSError(f"object {sha} is shorter than its size")
+                start, length = start + len(chunk), length - len(chunk)
+                yield chunk
+        finally:
+            os.close(fd)
+
+
+async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Larger pieces: one hop to a thread for each megabyte, not for each packet."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size >= _WRITE_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _take(fd: int, chunk: bytes, digest: hashlib._Hash) -> None:
+    digest.update(chunk)
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(fd, view) :]

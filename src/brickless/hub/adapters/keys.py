@@ -1,0 +1,61 @@
+"""The hub's own keys: made at the first start in the data folder, readable by nobody else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from brickless.core.errors import BricklessError
+from brickless.store.atomic import write_file
+
+
+class Keys(NamedTuple):
+    """`token` signs bearer tokens; `seal` signs what only the hub reads; `pepper` keys the fast hashes."""
+
+    token: rsa.RSAPrivateKey
+    seal: bytes
+    pepper: bytes
+
+
+def _read_or_make(path: str, make: bytes) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        write_file(path, make, mode=0o600)
+        return make
+
+
+def load(folder: str) -> Keys:
+    """Read the keys of `folder`, making those that are missing. Raises BricklessError for a file that holds no key."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = os.path.join(folder, "token.pem")
+    if not os.path.exists(path):
+        write_file(path, _new_rsa(), mode=0o600)
+    with open(path, "rb") as file:
+        pem = file.read()
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except ValueError as error:
+        raise BricklessError(
+            f"{path} holds no private key.", hint="Restore it, or remove it to log everybody out."
+        ) from error
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise BricklessError(f"{path} must hold an RSA key: the wire's tokens are RS256.")
+    seal = _read_or_make(os.path.join(folder, "seal.key"), secrets.token_bytes(32))
+    pepper = _read_or_make(os.path.join(folder, "pepper.key"), secrets.token_bytes(32))
+    if min(len(seal), len(pepper)) < 32:
+        raise BricklessError(f"A key in {folder} is shorter than 32 bytes.", hint="Restore the folder from a backup.")
+    return Keys(key, seal, pepper)
+
+
+def _new_rsa() -> bytes:
+    # 2048 bits: the C client keeps the whole header in 1024 bytes, and the signature's length is the key's.
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

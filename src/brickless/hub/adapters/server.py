@@ -1,0 +1,183 @@
+"""The HTTP server around the application: plain HTTP and TLS at once, bounded request heads, stops on signals.
+
+uvicorn with httptools, because the C client speaks HTTP/1.0 with absolute request targets and unescaped queries, and
+that parser takes them as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from brickless.core.errors import UserError
+
+_GRACE_S = 10
+_KEEP_ALIVE_S = 75
+#: How long a request's head may take, and how large it may be.
+_HEAD_TIMEOUT_S = 30
+_MAX_HEAD_BYTES = 64 * 1024
+
+
+class Tls(NamedTuple):
+    """The second port: certificate chain and key as PEM files."""
+
+    port: int
+    cert_file: str
+    key_file: str
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection that is closed when a request's head is too large or never comes."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock for the first head."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise ValueError(f"the request's head is larger than {_MAX_HEAD_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        """A new request."""
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def shutdown(self) -> None:
+        """The hub stops: an idle connection ends at once, without waiting for its peer to say goodbye over TLS."""
+        idle = self.cycle is None or self.cycle.response_complete
+        super().shutdown()
+        if idle:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to `serve_application`, which may run two."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: see the class."""
+        yield
+
+
+def _config(application: Any, host: str, port: int, tls: Tls | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        host=host,
+        port=port,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        backlog=4096,
+        ssl_certfile=tls.cert_file if tls else None,
+        ssl_keyfile=tls.key_file if tls else None,
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise UserError(
+            "address-in-use",
+            f"Cannot listen on {host}:{port}: {error.strerror}",
+            hint="Choose another port with --port.",
+        ) from error
+    sock.set_inheritable(False)
+    return sock
+
+
+def _make(application: Any, host: str, port: int, tls: Tls | None) -> tuple[_Server, socket.socket, str]:
+    config = _config(application, host, port, tls)
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(
+            "tls-files", f"Cannot use the TLS files: {error}", hint="--tls-cert and --tls-key name PEM files."
+        ) from error
+    sock = _bound(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    return _Server(config), sock, f"{'https' if tls else 'http'}://{shown}:{sock.getsockname()[1]}"
+
+
+async def serve_application(
+    application: Any,
+    *,
+    host: str,
+    port: int,
+    tls: Tls | None,
+    ready: Callable[[list[str]], None],
+    stopping: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way get ten seconds. `stopping` ends streams that never would."""
+    made = [_make(application, host, port, None)]
+    if tls is not None:
+        made.append(_make(application, host, tls.port, tls))
+    servers = [server for server, _, _ in made]
+
+    def stop() -> None:
+        stopping()
+        for server in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    for _, sock, _ in made:
+        # Connections are accepted from here on: the kernel queues them for the servers that start below.
+        sock.listen(4096)
+    ready([address for _, _, address in made])
+    logging.getLogger("brickless.hub").info("serving", extra={"addresses": [address for _, _, address in made]})
+    tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock, _ in made]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    stop()
+    await asyncio.gather(*tasks)

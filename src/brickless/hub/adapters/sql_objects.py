@@ -1,0 +1,163 @@
+"""Object records and device logs in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from brickless.hub.adapters import tables
+from brickless.hub.domain.values import LogEntry, StoredObject
+from brickless.hub.services.ports import LogQuery
+
+_OBJECT = (
+    "owner", "sha", "name", "size_bytes", "mime_type", "has_bytes", "linked", "created_ms", "modified_ms",
+)  # fmt: skip
+#: SQLite's default limit of variables in one statement is far above; this keeps statements short.
+_BATCH = 500
+
+
+def _object(row: RowMapping) -> StoredObject:
+    return StoredObject(**{name: row[name] for name in _OBJECT})
+
+
+def _batches(shas: Iterable[str]) -> Iterator[list[str]]:
+    wanted = sorted(set(shas))
+    for start in range(0, len(wanted), _BATCH):
+        yield wanted[start : start + _BATCH]
+
+
+class SqlObjects:
+    """`services.ports.Objects` over one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get(self, owner: str, sha: str) -> StoredObject | None:
+        """See `services.ports.Objects.get`."""
+        return (await self.many(owner, [sha])).get(sha)
+
+    async def many(self, owner: str, shas: Iterable[str]) -> dict[str, StoredObject]:
+        """See `services.ports.Objects.many`."""
+        found: dict[str, StoredObject] = {}
+        for batch in _batches(shas):
+            where = (tables.objects.c.owner == owner, tables.objects.c.sha.in_(batch))
+            rows = await self._connection.execute(select(tables.objects).where(*where))
+            found.update((row["sha"], _object(row)) for row in rows.mappings())
+        return found
+
+    async def of(self, owner: str) -> list[StoredObject]:
+        """See `services.ports.Objects.of`."""
+        statement = select(tables.objects).where(tables.objects.c.owner == owner)
+        ordered = statement.order_by(tables.objects.c.created_ms, tables.objects.c.sha)
+        return [_object(row) for row in (await self._connection.execute(ordered)).mappings()]
+
+    async def put(self, record: StoredObject) -> None:
+        """See `services.ports.Objects.put`."""
+        await self.put_many([record])
+
+    async def put_many(self, records: Iterable[StoredObject]) -> None:
+        """See `services.ports.Objects.put_many`."""
+        rows = [{name: getattr(record, name) for name in _OBJECT} for record in records]
+        dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(tables.objects)
+        replaced = {name: statement.excluded[name] for name in _OBJECT if name not in {"owner", "sha", "created_ms"}}
+        await self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["owner", "sha"], set_=replaced), rows
+        )
+
+    async def remove(self, owner: str, sha: str) -> None:
+        """See `services.ports.Objects.remove`."""
+        await self._connection.execute(
+            delete(tables.objects).where(tables.objects.c.owner == owner, tables.objects.c.sha == sha)
+        )
+
+    async def in_use(self, owner: str, sha: str) -> bool:
+        """See `services.ports.Objects.in_use`."""
+        joined = tables.step_objects.join(tables.devices, tables.devices.c.id == tables.step_objects.c.trail_id)
+        statement = select(tables.step_objects.c.sha).select_from(joined)
+        statement = statement.where(
+            tables.step_objects.c.sha == sha, tables.devices.c.owner == owner, tables.devices.c.garbage.is_(False)
+        )
+        return await self._connection.scalar(statement.limit(1)) is not None
+
+    async def public_sources(self, shas: Iterable[str]) -> dict[str, StoredObject]:
+        """See `services.ports.Objects.public_sources`."""
+        found: dict[str, StoredObject] = {}
+        joined = tables.objects.join(tables.step_objects, tables.step_objects.c.sha == tables.objects.c.sha).join(
+            tables.devices, tables.devices.c.id == tables.step_objects.c.trail_id
+        )
+        for batch in _batches(shas):
+            statement = select(tables.objects).select_from(joined)
+            statement = statement.where(
+                tables.objects.c.sha.in_(batch),
+                tables.objects.c.has_bytes.is_(True),
+                tables.devices.c.public.is_(True),
+                tables.devices.c.garbage.is_(False),
+                tables.devices.c.owner == tables.objects.c.owner,
+            )
+            rows = await self._connection.execute(statement.distinct())
+            found.update((row["sha"], _object(row)) for row in rows.mappings())
+        return found
+
+    async def usage_bytes(self, owner: str) -> int:
+        """See `services.ports.Objects.usage_bytes`."""
+        total = await self._connection.scalar(
+            select(func.sum(tables.objects.c.size_bytes)).where(tables.objects.c.owner == owner)
+        )
+        return int(total or 0)
+
+
+_LOG = ("id", "device", "owner", "created_ms", "tsec", "tnano", "rev", "plat", "src", "lvl", "msg")
+_SORTABLE = {
+    "dev": "device", "rev": "rev", "plat": "plat", "lvl": "lvl", "tsec": "tsec", "tnano": "tnano",
+    "time-created": "created_ms", "src": "src",
+}  # fmt: skip
+
+
+class SqlLogs:
+    """`services.ports.Logs` over one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, entries: Iterable[LogEntry]) -> None:
+        """See `services.ports.Logs.add`."""
+        rows = [{name: getattr(entry, name) for name in _LOG if name != "id"} for entry in entries]
+        await self._connection.execute(insert(tables.logs), rows)
+
+    @staticmethod
+    def _conditions(query: LogQuery) -> list[ColumnElement[bool]]:
+        columns = tables.logs.c
+        conditions: list[ColumnElement[bool]] = [columns.owner == query.owner]
+        listed = (
+            (columns.device, query.devices), (columns.rev, query.revs), (columns.plat, query.plats),
+            (columns.src, query.sources), (columns.lvl, query.levels),
+        )  # fmt: skip
+        conditions.extend(column.in_(words) for column, words in listed if words)
+        if query.before_ms is not None:
+            conditions.append(columns.created_ms < query.before_ms)
+        if query.after_ms is not None:
+            conditions.append(columns.created_ms > query.after_ms)
+        return conditions
+
+    @staticmethod
+    def _ordered(statement: Select[Any], query: LogQuery) -> Select[Any]:
+        wanted = [(_SORTABLE[name], down) for name, down in query.sort if name in _SORTABLE] or [("created_ms", True)]
+        columns = [tables.logs.c[name].desc() if down else tables.logs.c[name] for name, down in wanted]
+        last = tables.logs.c.id.desc() if wanted[0][1] else tables.logs.c.id
+        return statement.order_by(*columns, last)
+
+    async def find(self, query: LogQuery) -> list[LogEntry]:
+        """See `services.ports.Logs.find`."""
+        statement = self._ordered(select(tables.logs).where(*self._conditions(query)), query)
+        rows = await self._connection.execute(statement.offset(query.start).limit(query.page))
+        return [LogEntry(**{name: row[name] for name in _LOG}) for row in rows.mappings()]
+
+    async def count(self, query: LogQuery) -> int:
+        """See `services.ports.Logs.count`."""
+        statement = select(func.count()).select_from(tables.logs).where(*self._conditions(query))
+        return int(await self._connection.scalar(statement) or 0)

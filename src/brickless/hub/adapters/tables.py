@@ -1,0 +1,182 @@
+"""The tables. Times are integer milliseconds, JSON is text that the services made; no logic in the database."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("prn", String(200), nullable=False, unique=True),
+    Column("nick", String(64), nullable=False),
+    # Lower-case copies: names that differ only in case would be mistaken for each other.
+    Column("nick_key", String(64), nullable=False, unique=True),
+    Column("email", String(320), nullable=False),
+    Column("email_key", String(320), nullable=False, unique=True),
+    Column("type", String(16), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", String(400), nullable=False),
+    Column("challenge", String(32), nullable=False),
+    Column("meta", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("nick", String(128), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("secret_hash", String(400), nullable=False),
+    Column("challenge", String(100), nullable=False),
+    Column("public", Boolean, nullable=False),
+    Column("user_meta", Text, nullable=False),
+    Column("device_meta", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    Column("garbage", Boolean, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False, server_default="0"),
+    Column("real_ip", String(64), nullable=False, server_default=""),
+    # A deleted device's nick is free again.
+    Index(
+        "uq_devices_owner_nick",
+        "owner",
+        "nick",
+        unique=True,
+        sqlite_where=text("NOT garbage"),
+        postgresql_where=text("NOT garbage"),
+    ),
+    Index("ix_devices_owner_modified_ms", "owner", "modified_ms"),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("nick", String(128), nullable=False),
+    Column("owner", String(200), nullable=False, index=True),
+    Column("token_hash", String(100), nullable=False, unique=True),
+    Column("default_user_meta", Text, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+)
+
+trails = Table(
+    "trails",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("factory_state", LargeBinary, nullable=False),
+    Column("used_objects", Text, nullable=False),
+    Column("last_insync_ms", BigInteger, nullable=False),
+    Column("last_touched_ms", BigInteger, nullable=False),
+    # Kept with each step and each report, so that a fleet list needs one statement and no search.
+    Column("newest_rev", Integer, nullable=False),
+    Column("reported_rev", Integer, nullable=False),
+    ForeignKeyConstraint(["id"], ["devices.id"], ondelete="CASCADE"),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("trail_id", String(24), nullable=False),
+    Column("rev", Integer, nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("committer", String(200), nullable=False),
+    Column("commit_msg", Text, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("state_sha", String(64), nullable=False),
+    Column("meta", Text, nullable=False),
+    Column("used_objects", Text, nullable=False),
+    Column("status", String(64), nullable=False),
+    Column("progress", Text, nullable=False),
+    Column("progress_ms", BigInteger, nullable=False),
+    Column("step_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("trail_id", "rev"),
+    ForeignKeyConstraint(["trail_id"], ["trails.id"], ondelete="CASCADE"),
+    Index("ix_steps_trail_id_status_rev", "trail_id", "status", "rev"),
+)
+
+step_objects = Table(
+    "step_objects",
+    metadata,
+    Column("sha", String(64), nullable=False),
+    Column("trail_id", String(24), nullable=False),
+    Column("rev", Integer, nullable=False),
+    PrimaryKeyConstraint("sha", "trail_id", "rev"),
+    ForeignKeyConstraint(["trail_id", "rev"], ["steps.trail_id", "steps.rev"], ondelete="CASCADE"),
+    Index("ix_step_objects_trail_id_rev", "trail_id", "rev"),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("owner", String(200), nullable=False),
+    Column("sha", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mime_type", String(255), nullable=False),
+    Column("has_bytes", Boolean, nullable=False),
+    Column("linked", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("owner", "sha"),
+    Index("ix_objects_sha", "sha"),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("device", String(200), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("tsec", BigInteger, nullable=False),
+    Column("tnano", BigInteger, nullable=False),
+    Column("rev", Text, nullable=False),
+    Column("plat", Text, nullable=False),
+    Column("src", Text, nullable=False),
+    Column("lvl", String(32), nullable=False),
+    Column("msg", Text, nullable=False),
+    Index("ix_logs_owner_created_ms_id", "owner", "created_ms", "id"),
+    Index("ix_logs_device_created_ms_id", "device", "created_ms", "id"),
+)
+
+__all__ = [
+    "accounts",
+    "devices",
+    "join_tokens",
+    "logs",
+    "metadata",
+    "objects",
+    "step_objects",
+    "steps",
+    "trails",
+]

@@ -1,0 +1,204 @@
+"""The composition root: the one place that knows every part of the hub, and the server that carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from brickless.hub.adapters.blobs import FolderBlobs
+from brickless.hub.adapters.bus import LocalEvents
+from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
+from brickless.hub.adapters.database import SqlDatabase
+from brickless.hub.adapters.keys import load
+from brickless.hub.adapters.runtime import OutboxMailer, SystemClock, SystemEntropy
+from brickless.hub.adapters.server import Tls, serve_application
+from brickless.hub.domain.errors import Precondition
+from brickless.hub.domain.policy import Policy
+from brickless.hub.http.application import Application
+from brickless.hub.http.auth import AuthRoutes
+from brickless.hub.http.devices import DeviceRoutes
+from brickless.hub.http.logs import LogRoutes
+from brickless.hub.http.messages import Request
+from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
+from brickless.hub.http.router import Route, Router, Service
+from brickless.hub.http.trails import TrailRoutes
+from brickless.hub.services.auth import Auth
+from brickless.hub.services.devices import Devices
+from brickless.hub.services.limits import Limiter
+from brickless.hub.services.logs import Logs
+from brickless.hub.services.metadata import Metadata
+from brickless.hub.services.objects import Objects
+from brickless.hub.services.parts import Parts
+from brickless.hub.services.polls import PollCache
+from brickless.hub.services.presence import Presence
+from brickless.hub.services.trails import Trails
+
+log = logging.getLogger("brickless.hub")
+
+_PRESENCE_INTERVAL_S = 10
+_GRACE_S = 10
+DEMO_NICKS = ("admin", "user1", "user2", "user3", "examples")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator decides; everything has a default that works on one machine.
+
+    `database_url` is a SQLAlchemy URL (`postgresql+asyncpg://...`); None is SQLite in `data_dir`. `public_url` is where
+    clients reach the hub; None takes what each client called, which suits one hub behind several addresses.
+    """
+
+    data_dir: str
+    database_url: str | None = None
+    public_url: str | None = None
+    demo_accounts: bool = False
+    mail_sender: str = "hub@localhost"
+    policy: Policy = field(default_factory=Policy)
+
+
+class Hub:
+    """A hub without its sockets: `start`, use `application` as an ASGI app, `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
+        self.settings = settings
+        self.database = SqlDatabase(settings.database_url or _sqlite_url(settings.data_dir))
+        self.blobs = FolderBlobs(os.path.join(settings.data_dir, "objects"))
+        self.events = LocalEvents()
+        self.parts = self._make_parts()
+        self.auth = Auth(self.parts)
+        self.devices = Devices(self.parts)
+        self.metadata = Metadata(self.parts)
+        self.trails = Trails(self.parts)
+        self.objects = Objects(self.parts, self.trails)
+        self.logs = Logs(self.parts)
+        self.application = self._make_application()
+        self._keeper: asyncio.Task[None] | None = None
+
+    def _make_parts(self) -> Parts:
+        settings, policy, clock = self.settings, self.settings.policy, SystemClock()
+        keys = load(os.path.join(settings.data_dir, "keys"))
+
+        def limiter(per_minute: int, what: str) -> Limiter:
+            return Limiter(clock, per_minute, what, enabled=policy.rate_limits)
+
+        return Parts(
+            db=self.database,
+            blobs=self.blobs,
+            clock=clock,
+            entropy=SystemEntropy(),
+            secrets=HashedSecrets(keys.pepper),
+            signer=JwtSigner(keys),
+            events=self.events,
+            mailer=OutboxMailer(os.path.join(settings.data_dir, "mail"), settings.mail_sender),
+            polls=PollCache(),
+            presence=Presence(self.database, clock),
+            logins=limiter(policy.failed_logins_per_minute, "failed logins"),
+            claims=limiter(policy.failed_claims_per_minute, "failed claims"),
+            registrations=limiter(policy.registrations_per_minute, "registrations"),
+            policy=policy,
+        )
+
+    def _make_application(self) -> Application:
+        routes: list[Service] = []
+
+        def base_url(request: Request) -> str:
+            return application.base_url(request)
+
+        trails = TrailRoutes(self.parts, self.trails, self.objects, base_url)
+        named = Service(
+            "/",
+            (
+                Route("GET", "{user}/{device}/.pvrremote", trails.named_remote, summary="A trail by names"),
+                Route("GET", "{user}/{device}/{rev}/.pvrremote", trails.named_remote, summary="A revision by names"),
+            ),
+            canonical=True,
+        )
+        router = Router(routes, lambda request: named if request.path.endswith("/.pvrremote") else None)
+        application = Application(router, self.auth, self.parts.presence, public_url=self.settings.public_url)
+        router.add(AuthRoutes(self.auth, base_url).service())
+        router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity).service())
+        router.add(trails.service())
+        router.add(ObjectRoutes(self.objects, base_url).service())
+        router.add(LogRoutes(self.parts, self.logs).service())
+        for service in BlobRoutes(self.objects).services():
+            router.add(service)
+        return application
+
+    async def start(self) -> None:
+        """Bring the schema up to date, sweep what a crash left, begin to keep presence."""
+        await self.database.start()
+        await asyncio.to_thread(self.blobs.start)
+        if self.settings.demo_accounts:
+            await self._make_demo_accounts()
+        self._keeper = asyncio.create_task(self._keep_presence())
+
+    async def _make_demo_accounts(self) -> None:
+        for nick in DEMO_NICKS:
+            try:
+                await self.auth.create_account(
+                    f"no-reply-{nick}@accounts.pantahub.com",
+                    nick,
+                    nick,
+                    role="admin" if nick == "admin" else "user",
+                    demo=True,
+                )
+            except Precondition:
+                continue  # there since an earlier start
+
+    async def _keep_presence(self) -> None:
+        while True:
+            await asyncio.sleep(_PRESENCE_INTERVAL_S)
+            try:
+                await self.parts.presence.save()
+            except Exception:
+                log.exception("last-seen times could not be written; they are kept for the next attempt")
+
+    async def stop(self) -> None:
+        """Write what is only in memory and close the database."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            await self.parts.presence.save()
+        await self.database.stop()
+
+
+def _sqlite_url(data_dir: str) -> str:
+    return f"sqlite+aiosqlite:///{os.path.join(os.path.abspath(data_dir), 'hub.sqlite')}"
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Hub]:
+    """A started hub that is stopped at the end."""
+    hub = Hub(settings)
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        await hub.stop()
+
+
+def create_app(settings: Settings) -> Application:
+    """The ASGI app alone, for tests and for other servers; whoever serves it runs `Hub.start` and `Hub.stop` around."""
+    return Hub(settings).application
+
+
+async def serve(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 12365,
+    tls: Tls | None = None,
+    ready: Callable[[list[str]], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` gets the addresses once connections are accepted; port 0 takes a free one.
+
+    Raises UserError when an address cannot be bound or the TLS files cannot be read.
+    """
+    async with running(settings) as hub:
+        await serve_application(hub.application, host=host, port=port, tls=tls, ready=ready, stopping=hub.events.close)

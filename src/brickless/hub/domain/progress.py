@@ -1,0 +1,107 @@
+"""Progress of a step: what devices report and what an owner may set (contract section 3.8). Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from brickless.hub.domain.errors import Conflict, Malformed
+from brickless.hub.domain.jsontext import Value
+
+NEW = "NEW"
+DONE = "DONE"
+INPROGRESS = "INPROGRESS"
+CANCEL = "CANCEL"
+WONTGO = "WONTGO"
+FINAL = frozenset({"DONE", "UPDATED", "WONTGO", "ERROR", "CANCEL", "CANCELED", "CANCELLED"})
+#: What a polling device is still to act on.
+ACTIONABLE = frozenset({"NEW", "QUEUED", "DOWNLOADING", "INPROGRESS", "TESTING"})
+
+MAX_LOGS_CHARS = 64 * 1024
+_MAX_TEXT_CHARS = 16 * 1024
+_MAX_STATUS_CHARS = 64
+
+_EMPTY_COUNTERS: dict[str, Value] = {"current_time": 0, "start_time": 0, "total_downloaded": 0, "total_size": 0}
+
+
+def fresh(status: str) -> dict[str, Value]:
+    """The progress of a step that no device has touched yet."""
+    return {
+        "downloads": {"objects": None, "total": dict(_EMPTY_COUNTERS)},
+        "log": "",
+        "progress": 0,
+        "status": status,
+        "status-msg": "",
+    }
+
+
+def _integer(body: dict[str, Value], name: str) -> int:
+    value = body.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+        raise Malformed(f"progress: {name!r} must be an integer")
+    return value
+
+
+def _text(body: dict[str, Value], name: str, max_chars: int) -> str:
+    value = body.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Malformed(f"progress: {name!r} must be a string")
+    return value[:max_chars]
+
+
+def _counters(value: Value) -> dict[str, Value]:
+    if not isinstance(value, dict):
+        return dict(_EMPTY_COUNTERS)
+    known: dict[str, Value] = {name: _integer(value, name) for name in _EMPTY_COUNTERS}
+    known.update({key: item for key, item in value.items() if key not in known})
+    return known
+
+
+def _downloads(value: Value) -> dict[str, Value]:
+    downloads = value if isinstance(value, dict) else {}
+    objects = downloads.get("objects")
+    return {
+        "objects": [_counters(item) for item in objects] if isinstance(objects, list) else None,
+        "total": _counters(downloads.get("total")),
+    }
+
+
+def normalise(body: dict[str, Value]) -> dict[str, Value]:
+    """A device's report as it is stored: known fields typed and bounded, unknown ones kept.
+
+    Raises Malformed for a status that is missing or absurdly long and for fields of the wrong type.
+    """
+    status = _text(body, "status", _MAX_STATUS_CHARS + 1)
+    if not status or len(status) > _MAX_STATUS_CHARS:
+        raise Malformed(f"progress: 'status' must have 1 to {_MAX_STATUS_CHARS} characters")
+    result: dict[str, Value] = dict(body)
+    result.update(
+        {
+            "downloads": _downloads(body.get("downloads")),
+            "log": _text(body, "log", MAX_LOGS_CHARS),
+            "progress": _integer(body, "progress"),
+            "status": status,
+            "status-msg": _text(body, "status-msg", _MAX_TEXT_CHARS),
+        }
+    )
+    if "retries" in body:
+        result["retries"] = _integer(body, "retries")
+    if "logs" in body:
+        result["logs"] = _text(body, "logs", MAX_LOGS_CHARS)
+    return result
+
+
+def by_owner(action: str, current: str) -> dict[str, Value]:
+    """The progress that an owner's `cancel` or `wontgo` sets. Raises Conflict when the step has gone too far."""
+    needed, status, message = {
+        "cancel": (NEW, CANCEL, "Cancel as requested by owner"),
+        "wontgo": (INPROGRESS, WONTGO, "Mark as WONTGO as requested by owner"),
+    }[action]
+    if current != needed:
+        raise Conflict(f"Only a step with status {needed} allows this; the status is {current}")
+    return {**fresh(status), "progress": 100, "status-msg": message}

@@ -1,0 +1,248 @@
+"""Use cases of accounts and tokens: login, refresh, registration, verification, recovery (contract section 1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from brickless.hub.domain import identity as identities
+from brickless.hub.domain import prn, scopes
+from brickless.hub.domain.errors import Forbidden, LoginFailed, Malformed, NotFound, Precondition, Unauthenticated
+from brickless.hub.domain.values import Account, CallerType, Identity
+from brickless.hub.services.parts import Parts
+
+_EMAIL = re.compile(r"[^@\s]{1,64}@[A-Za-z0-9.-]{1,190}\Z")
+_NICK = re.compile(r"[a-zA-Z0-9_\-+%]{3,23}\Z")
+MAX_PASSWORD_CHARS = 256
+_MAX_NAME_CHARS = 400
+_RECOVERY = "password recovery"
+
+
+class Auth:
+    """Who may call, and as whom."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def login(self, username: str, password: str, scope: str, *, address: str) -> str:
+        """A token for a name and a password. Raises LoginFailed, or RateLimited after too many failures."""
+        if not username or not password or len(username) > _MAX_NAME_CHARS or len(password) > MAX_PASSWORD_CHARS:
+            raise LoginFailed
+        parts = self._parts
+        by_name, by_address = f"name {username.partition('==>')[0].lower()}", f"address {address}"
+        parts.logins.check(by_name, by_address)
+        try:
+            claims, life_s = await self._claims(username, password, scope)
+        except LoginFailed:
+            parts.logins.spend(by_name, by_address)
+            raise
+        return parts.signer.bearer(identities.lifetime(claims, now_s=parts.now_s(), life_s=life_s))
+
+    async def _claims(self, username: str, password: str, scope: str) -> tuple[dict[str, object], int]:
+        policy = self._parts.policy
+        if username == prn.ANONYMOUS:
+            name = prn.anonymous(self._parts.entropy.record_id())
+            return identities.anonymous_claims(name, scopes.anonymous(scope)), policy.anonymous_token_life_s
+        granted = scopes.expand(scope) or (scopes.ALL,)
+        device_id = prn.device_id(username)
+        if device_id is not None:
+            return await self._device_claims(device_id, password, granted), policy.token_life_s
+        name, arrow, other = username.partition("==>")
+        account = await self._account(name, password)
+        claims = identities.account_claims(account, username, granted)
+        if arrow and account.role == "admin":
+            claims["call-as"] = await self._call_as(account, other)
+        return claims, policy.token_life_s
+
+    async def _device_claims(self, device_id: str, secret: str, granted: tuple[str, ...]) -> dict[str, object]:
+        async with self._parts.db.read() as session:
+            device = await session.devices.get(device_id)
+        if not await self._parts.secrets.verify(secret, device.secret_hash if device else "") or device is None:
+            raise LoginFailed
+        return identities.device_claims(device, granted)
+
+    async def _find(self, name: str) -> Account | None:
+        async with self._parts.db.read() as session:
+            if name.startswith("prn:"):
+                return await session.accounts.by_prn(name)
+            if _EMAIL.match(name):
+                return await session.accounts.by_email(name)
+            return await session.accounts.by_nick(name)
+
+    async def _account(self, name: str, password: str) -> Account:
+        account = await self._find(name)
+        if not await self._parts.secrets.verify(password, account.password_hash if account else ""):
+            raise LoginFailed
+        if account is None or account.challenge:
+            raise LoginFailed(detail="the e-mail address is not verified yet")
+        return account
+
+    async def _call_as(self, admin: Account, name: str) -> dict[str, object]:
+        device_id = prn.device_id(name)
+        if device_id is not None:
+            async with self._parts.db.read() as session:
+                device = await session.devices.get(device_id)
+            if device is None:
+                raise LoginFailed
+            return {**identities.device_claims(device), "id": f"{admin.prn}==>{device.prn}"}
+        account = await self._find(name)
+        if account is None:
+            raise LoginFailed
+        return identities.account_claims(account, f"{admin.prn}==>{name}")
+
+    def verify(self, token: str) -> Identity:
+        """Who a bearer token belongs to. Raises Unauthenticated, or Forbidden when it names nobody."""
+        return identities.from_claims(self._parts.signer.verify_bearer(token))
+
+    def refresh(self, token: str) -> str:
+        """The same claims for another while. Raises Unauthenticated once the refresh window is over."""
+        claims = self._parts.signer.verify_bearer(token)
+        issued_s = claims.get("orig_iat")
+        now_s = self._parts.now_s()
+        if not isinstance(issued_s, int) or isinstance(issued_s, bool):
+            raise Unauthenticated("Token is not refreshable")
+        if now_s > issued_s + self._parts.policy.token_refresh_window_s:
+            raise Unauthenticated
+        life_s = self._parts.policy.token_life_s
+        return self._parts.signer.bearer(identities.lifetime(claims, now_s=now_s, life_s=life_s, issued_s=issued_s))
+
+    async def own_account(self, caller: Identity) -> Account:
+        """The caller's account. Raises NotFound for callers that have none."""
+        async with self._parts.db.read() as session:
+            account = await session.accounts.by_prn(caller.prn)
+        if account is None:
+            raise NotFound("There is no account for this caller")
+        return account
+
+    async def accounts(self, caller: Identity, *, as_admin: bool) -> list[Account]:
+        """The caller's accounts, or all of them for an administrator who asks. Raises Forbidden for others who ask."""
+        async with self._parts.db.read() as session:
+            if as_admin:
+                if caller.role != "admin":
+                    raise Forbidden("Only administrators list all accounts")
+                return await session.accounts.everyone(10_000)
+            account = await session.accounts.by_prn(caller.prn)
+        return [account] if account is not None and account.prn.startswith("prn:::accounts:") else []
+
+    async def register(
+        self, email: str, nick: str, password: str, *, address: str, verify_url: str, has_id: bool
+    ) -> Account:
+        """A new account from a sign-up. Raises Precondition for what is missing, malformed or taken."""
+        parts = self._parts
+        if not parts.policy.sign_up:
+            raise Forbidden("This hub does not take sign-ups; ask its operator for an account")
+        parts.registrations.check(f"account {address}")
+        if has_id:
+            raise Precondition("An account's id is given by the hub")
+        self._check_account_fields(email, nick, password)
+        challenge = parts.entropy.word(15) if parts.policy.verify_email else ""
+        account = await self.create_account(email, nick, password, challenge=challenge)
+        parts.registrations.spend(f"account {address}")
+        if challenge:
+            link = f"{verify_url}?id={account.id}&challenge={challenge}"
+            await parts.mailer.send(email, "Verify your account", f"Open this address:\n\n{link}\n")
+        return account
+
+    @staticmethod
+    def _check_account_fields(email: str, nick: str, password: str) -> None:
+        for value, name in ((email, "email"), (password, "password"), (nick, "nick")):
+            if not value:
+                raise Precondition(f"Accounts need {'an' if name == 'email' else 'a'} {name}")
+        if not _EMAIL.match(email):
+            raise Precondition("This is not an e-mail address")
+        if not _NICK.match(nick):
+            raise Precondition("A nick has 3 to 23 characters: letters, digits, '_', '-', '+' and '%'")
+        if len(password) > MAX_PASSWORD_CHARS:
+            raise Precondition(f"A password has at most {MAX_PASSWORD_CHARS} characters")
+
+    async def create_account(
+        self, email: str, nick: str, password: str, *, challenge: str = "", role: str = "user", demo: bool = False
+    ) -> Account:
+        """Store a new account. Raises Precondition when nick or address is taken, whatever their case."""
+        parts = self._parts
+        self._check_account_fields(email, nick, password)
+        record_id, now_ms = parts.entropy.record_id(), parts.clock.now_ms()
+        account = Account(
+            id=record_id,
+            prn=prn.demo_account(nick) if demo else prn.account(record_id),
+            nick=nick,
+            email=email,
+            type=CallerType.USER.value,
+            role=role,
+            password_hash=await parts.secrets.hash_password(password),
+            challenge=challenge,
+            meta="{}",
+            created_ms=now_ms,
+            modified_ms=now_ms,
+        )
+        async with parts.db.write() as session:
+            added = await session.accounts.add(account)
+        if not added:
+            raise Precondition("Email or Nick already in use")
+        return account
+
+    async def verify_email(self, record_id: str, challenge: str) -> Account:
+        """Clear a fresh account's challenge. Raises Malformed, Forbidden (unknown) or Precondition (wrong, used)."""
+        prn.require_id(record_id)
+        async with self._parts.db.write() as session:
+            account = await session.accounts.by_id(record_id)
+            if account is None:
+                raise Forbidden("There is no such account")
+            if not challenge or account.challenge != challenge:
+                raise Precondition("The challenge is wrong or was used already")
+            account = replace(account, challenge="", modified_ms=self._parts.clock.now_ms())
+            await session.accounts.update(account)
+        return account
+
+    async def recover(self, email: str, *, reset_url: str, address: str) -> None:
+        """Mail a link that sets a new password. An unknown address gets the same answer as a known one."""
+        if not email:
+            raise Precondition("An e-mail address is needed")
+        parts = self._parts
+        parts.registrations.check(f"recover {address}")
+        parts.registrations.spend(f"recover {address}")
+        async with parts.db.read() as session:
+            account = await session.accounts.by_email(email)
+        if account is None:
+            return
+        claims: dict[str, object] = {"prn": account.prn, "modified": account.modified_ms}
+        token = parts.signer.sealed(_RECOVERY, claims, now_s=parts.now_s(), life_s=parts.policy.recovery_token_life_s)
+        await parts.mailer.send(
+            account.email, "Set a new password", f"Open this address:\n\n{reset_url}#token={token}\n"
+        )
+
+    async def set_password(self, token: str, password: str) -> None:
+        """Set a password with a recovery token. Raises Malformed for a bad token or one that was used."""
+        if not token or not password or len(password) > MAX_PASSWORD_CHARS:
+            raise Malformed("A token and a password are needed")
+        parts = self._parts
+        try:
+            claims = parts.signer.open_sealed(_RECOVERY, token)
+        except Forbidden as error:
+            raise Malformed("The token is wrong or no longer valid") from error
+        password_hash = await parts.secrets.hash_password(password)
+        async with parts.db.write() as session:
+            account = await session.accounts.by_prn(str(claims["prn"]))
+            if account is None:
+                raise NotFound("There is no such account")
+            if account.modified_ms != claims["modified"]:
+                raise Malformed("The account changed since the mail was sent; ask for another mail")
+            # The mail reached its reader, which proves the address; one millisecond more makes the token single-use.
+            now_ms = max(parts.clock.now_ms(), account.modified_ms + 1)
+            await session.accounts.update(
+                replace(account, password_hash=password_hash, challenge="", modified_ms=now_ms)
+            )
+
+    def session_token(self) -> str:
+        """A token for a visitor without an account, of type SESSION; it owns nothing yet."""
+        parts = self._parts
+        record_id = parts.entropy.record_id()
+        claims: dict[str, object] = {
+            "id": f"__SESSION__{record_id}",
+            "nick": f"__SESSION__{record_id}",
+            "prn": prn.session(record_id),
+            "type": CallerType.SESSION.value,
+            "roles": "session",
+            "scopes": scopes.ALL,
+        }
+        return parts.signer.bearer(identities.lifetime(claims, now_s=parts.now_s(), life_s=parts.policy.token_life_s))

@@ -1,0 +1,62 @@
+"""Python source to bytecode, by the very interpreter that will run it on the device, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from brickless.core.errors import BricklessError
+from brickless.image.closure import Source
+from brickless.linux import process
+
+# A fresh interpreter with fixed hashing, in sorted order: what marshal writes depends on nothing else. Bytecode is
+# marked "unchecked by hash" (PEP 552): no time stamp, and nothing to check at import on the device.
+_COMPILER = """
+import importlib.util, json, marshal, sys
+for source, shown, dest in json.load(sys.stdin):
+    with open(source, "rb") as stream:
+        text = stream.read()
+    code = compile(text, shown, "exec", dont_inherit=True, optimize=2)
+    with open(dest, "wb") as stream:
+        stream.write(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(text))
+        marshal.dump(code, stream)
+"""
+COMPILE_TIMEOUT_S = 300.0
+# Without docstrings and assertions (-OO), no site packages, no environment, no bytecode written.
+FLAGS = "-ISB"
+
+
+def interpreter(root: Path, version: str = "3.11") -> list[str]:
+    """The command that runs the unpacked interpreter below `root` with its own libraries.
+
+    Raises `BricklessError` when this machine cannot run it (another processor).
+    """
+    if platform.machine() != "x86_64":
+        raise BricklessError(f"this machine ({platform.machine()}) cannot run the device's interpreter (x86_64)")
+    loader = root / "lib64/ld-linux-x86-64.so.2"
+    folders = [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
+    python = root / f"usr/bin/python{version}"
+    return [str(loader), "--library-path", ":".join(str(one) for one in folders), "--argv0", str(python), str(python)]
+
+
+def compile_all(command: Sequence[str], sources: Sequence[Source], shown: str, dest: Path) -> list[Path]:
+    """Compile each source into a file below `dest`; `shown` is the folder that tracebacks name. In the same order.
+
+    Raises `process.ProcessError` with the interpreter's words when a source does not compile.
+    """
+    dest.mkdir(parents=True, exist_ok=True)
+    results = [dest / f"{number:04}.pyc" for number in range(len(sources))]
+    jobs = [
+        (str(one.path), f"{shown}/{one.target.removesuffix('c')}", str(result))
+        for one, result in zip(sources, results, strict=True)
+    ]
+    process.run(
+        [*command, FLAGS, "-c", _COMPILER],
+        purpose="compiling the device's Python modules",
+        timeout_s=COMPILE_TIMEOUT_S,
+        input=json.dumps(jobs).encode(),
+        env={"PYTHONHASHSEED": "0"},
+    )
+    return results

@@ -1,0 +1,162 @@
+"""The initramfs of a device (`bsp/pantavisor`): Python as bytecode, our device stack, LXC, and what those need.
+
+Reproducible: the same packages and the same sources give the same bytes. No root. Kernel modules come as an archive of
+their own (`image.modules`), so that a new runtime and a new kernel are two small changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import brickless
+from brickless.core.errors import BricklessError
+from brickless.image import bytecode, closure, debian, libraries
+from brickless.image.compress import Compression, write
+from brickless.image.cpio import Archive
+
+PYTHON = "3.11"
+PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "lxc", "liblxc-common", "ca-certificates")
+# lxc-start is each container's monitor; lxc-attach is for people. Each carries liblxc in itself, as Debian links them.
+LXC_PROGRAMS = ("lxc-start", "lxc-attach")
+STDLIB = f"usr/lib/python{PYTHON}"
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+# Merged /usr, as on every current distribution: one place for each file.
+LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+FOLDERS = (
+    "configs",
+    "dev",
+    "etc/pantavisor/certs",
+    "exports",
+    "mnt",
+    "proc",
+    "root",
+    "run/lxc",
+    "storage",
+    "sys",
+    "usr/lib/x86_64-linux-gnu/lxc/rootfs",
+    "usr/sbin",
+    "var/lib/lxc",
+    "volumes",
+)
+ETC = {
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/hostname": "brickless\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    # Containers bind it (see the app template of pvr); whoever brings the network up writes it.
+    "etc/resolv.conf": "",
+}
+LAUNCHER = f"""#!/usr/bin/python{PYTHON} {bytecode.FLAGS}
+from brickless.device.pid1.main import main
+main()
+"""
+
+
+class Addition(NamedTuple):
+    """A file that a caller adds: content and permission bits."""
+
+    content: bytes | Path
+    mode: int = 0o644
+
+
+def unpack(cache: Path) -> Path:
+    """The packages of the runtime, fetched and unpacked below `cache`; a folder that names their exact versions."""
+    debs = debian.fetch(PACKAGES, cache / "debian")
+    return unpacked(debs, cache / "trees")
+
+
+def unpacked(debs: list[Path], trees: Path) -> Path:
+    """A tree with exactly these packages, made once: its name is made from theirs."""
+    name = hashlib.sha256("\n".join(sorted(deb.name for deb in debs)).encode()).hexdigest()[:16]
+    tree = trees / name
+    marker = trees / f"{name}.complete"
+    if not marker.exists():
+        debian.extract(debs, tree)
+        marker.touch()
+    return tree
+
+
+def build(
+    out: Path,
+    *,
+    cache: Path,
+    config: Mapping[str, str] | None = None,
+    files: Mapping[str, Addition] | None = None,
+    compression: Compression = Compression.ZSTD,
+    package: Path | None = None,
+) -> None:
+    """Write the archive to `out`.
+
+    `config` becomes `/etc/pantavisor.config`, `files` are added last (path inside the archive -> content). `package` is
+    the folder of `brickless` whose device stack is packed (our own when None). Raises `BricklessError` when something
+    that is needed is not in the packages, `process.ProcessError` when a tool fails.
+    """
+    root = unpack(cache)
+    archive = Archive()
+    _skeleton(archive, config or {})
+    with tempfile.TemporaryDirectory(prefix="brickless-initramfs-") as scratch:
+        programs = _python(archive, root, package or Path(brickless.__file__).parent, Path(scratch))
+        programs += _lxc(archive, root)
+        _libraries(archive, root, programs)
+        for path, addition in sorted((files or {}).items()):
+            archive.file(path, addition.content, addition.mode)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(archive.chunks(), out, compression)
+
+
+def _skeleton(archive: Archive, config: Mapping[str, str]) -> None:
+    for path, target in LINKS.items():
+        archive.symlink(path, target)
+    for path in FOLDERS:
+        archive.directory(path)
+    archive.directory("tmp", 0o1777)
+    # The kernel opens it for PID 1 before anything is mounted.
+    archive.device("dev/console", 5, 1)
+    archive.device("dev/null", 1, 3, 0o666)
+    # On a processor without a random number instruction, getrandom(2) is not ready when PID 1 starts; the interpreter
+    # then reads this instead, and refuses to start without it.
+    archive.device("dev/urandom", 1, 9, 0o666)
+    for path, text in ETC.items():
+        archive.file(path, text.encode())
+    for key, value in config.items():
+        if "\n" in key + value or "=" in key:
+            raise BricklessError(f"the configuration {key!r}={value!r} does not fit on one line")
+    archive.file("etc/pantavisor.config", "".join(f"{key}={config[key]}\n" for key in sorted(config)).encode())
+    archive.file("usr/bin/pantavisor", LAUNCHER.encode(), 0o755)
+
+
+def _python(archive: Archive, root: Path, package: Path, scratch: Path) -> list[Path]:
+    found = closure.find(root / STDLIB, closure.device_modules(package))
+    compiled = bytecode.compile_all(bytecode.interpreter(root, PYTHON), found.sources, f"/{STDLIB}", scratch)
+    for source, result in zip(found.sources, compiled, strict=True):
+        archive.file(f"{STDLIB}/{source.target}", result)
+    # The interpreter finds its library by this folder, even an empty one.
+    archive.directory(f"{STDLIB}/lib-dynload")
+    for library in found.extensions:
+        archive.file(f"{STDLIB}/lib-dynload/{library.name}", library)
+    interpreter = root / f"usr/bin/python{PYTHON}"
+    archive.file(f"usr/bin/python{PYTHON}", interpreter, 0o755)
+    archive.symlink("usr/bin/python3", f"python{PYTHON}")
+    return [interpreter, *found.extensions]
+
+
+def _lxc(archive: Archive, root: Path) -> list[Path]:
+    programs = [root / "usr/bin" / name for name in LXC_PROGRAMS]
+    for program in programs:
+        archive.file(f"usr/bin/{program.name}", program, 0o755)
+    return programs
+
+
+def _libraries(archive: Archive, root: Path, programs: Iterable[Path]) -> None:
+    for name, path in sorted(libraries.needed(root, programs).items()):
+        if name == LOADER:
+            archive.file(f"usr{name}", path, 0o755)
+        elif name != os.path.basename(LOADER):  # libc names it too; it is there under its own path
+            archive.file(f"{LIBRARIES}/{name}", path, 0o755)

@@ -1,0 +1,66 @@
+"""The shared libraries that programs need, found by walking their ELF headers inside an unpacked tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from brickless.core.errors import BricklessError
+from brickless.image import elf
+
+# Where Debian's dynamic loader looks without a cache file, in its order.
+FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib", "usr/lib", "lib64")
+MAX_FILE_BYTES = 64 << 20
+
+
+def needed(root: Path, programs: Iterable[Path]) -> dict[str, Path]:
+    """Soname -> file, for everything the programs need, themselves left out; the loader under its absolute path.
+
+    Raises `BricklessError` that names who needs a library that is not below `root`.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(programs)
+    seen: set[Path] = set()
+    while waiting:
+        program = waiting.pop()
+        if program in seen:
+            continue
+        seen.add(program)
+        wanted = _dynamic(program)
+        if wanted.interpreter:
+            found[wanted.interpreter] = _inside(root, wanted.interpreter.lstrip("/"), program)
+        for name in wanted.needed:
+            if name not in found:
+                found[name] = _library(root, name, program)
+                waiting.append(found[name])
+    return found
+
+
+def _dynamic(path: Path) -> elf.Dynamic:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BricklessError(f"{path} is larger than any program we pack ({MAX_FILE_BYTES} bytes)")
+    data = path.read_bytes()
+    return elf.dynamic(data, str(path)) if elf.is_elf(data) else elf.Dynamic("", ())
+
+
+def _library(root: Path, name: str, needed_by: Path) -> Path:
+    if "/" in name:
+        raise BricklessError(f"{needed_by} needs the library {name!r} by a path, which we do not pack")
+    for folder in FOLDERS:
+        path = root / folder / name
+        if path.is_symlink() or path.exists():
+            return _inside(root, f"{folder}/{name}", needed_by)
+    raise BricklessError(f"{needed_by} needs the library {name}, which is in none of {', '.join(FOLDERS)}")
+
+
+def _inside(root: Path, relative: str, needed_by: Path) -> Path:
+    """The file behind symbolic links, which must stay below `root` (absolute ones start there)."""
+    path = root / relative
+    for _ in range(8):
+        if not path.is_symlink():
+            break
+        target = path.readlink()
+        path = root / str(target).lstrip("/") if target.is_absolute() else path.parent / target
+    if not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+        raise BricklessError(f"{needed_by} needs {relative}, which is no file below {root}")
+    return path

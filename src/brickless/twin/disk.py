@@ -1,0 +1,79 @@
+"""Reading a device's ext4 disk from outside, while it is switched off: no root, no mount."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from brickless.linux import process
+from brickless.twin.errors import TwinError
+
+TOOL_TIMEOUT_S = 120.0
+# e2fsck(8): file system errors were corrected. The journal was replayed, which is no fault.
+E2FSCK_CORRECTED = 1
+
+
+def replay_journal(disk: Path) -> None:
+    """Bring the file system to the state of its journal, as mounting it would. Raises `TwinError` when it is broken."""
+    e2fsck = process.require("e2fsck", "e2fsprogs")
+    argv = [e2fsck, "-E", "journal_only", "-y", str(disk)]
+    done = process.run(argv, purpose="replaying a journal", timeout_s=TOOL_TIMEOUT_S, check=False)
+    if done.returncode not in {0, E2FSCK_CORRECTED}:
+        said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+        raise TwinError(f"{disk}: the journal cannot be replayed (e2fsck {done.returncode}): {said}")
+
+
+def check(disk: Path) -> list[str]:
+    """What a full check finds wrong, without changing anything; empty for a sound file system."""
+    argv = [process.require("e2fsck", "e2fsprogs"), "-f", "-n", str(disk)]
+    done = process.run(argv, purpose="checking a disk", timeout_s=TOOL_TIMEOUT_S, check=False)
+    return [] if done.returncode == 0 else done.stdout.decode("utf-8", "replace").splitlines()
+
+
+def dump(disk: Path, inside: str, out: Path) -> bool:
+    """Copy the file `inside` to `out`; False when there is none."""
+    _check_path(inside)
+    out.unlink(missing_ok=True)
+    _debugfs(disk, f'dump "{inside}" "{out}"')
+    return out.exists()
+
+
+def read(disk: Path, inside: str) -> bytes | None:
+    """The content of a small file, None when there is none."""
+    with tempfile.TemporaryDirectory(prefix="brickless-disk-") as folder:
+        out = Path(folder) / "file"
+        return out.read_bytes() if dump(disk, inside, out) else None
+
+
+def names(disk: Path, folder: str) -> list[str]:
+    """The names in a folder, sorted; empty when there is none."""
+    _check_path(folder)
+    found = []
+    for line in _debugfs(disk, f'ls -p "{folder}"').splitlines():
+        # /inode/mode/uid/gid/name/size/
+        fields = line.split("/")
+        if len(fields) > 5 and fields[5] not in {"", ".", ".."} and fields[1] != "0":
+            found.append(fields[5])
+    return sorted(found)
+
+
+def _debugfs(disk: Path, command: str) -> str:
+    argv = [process.require("debugfs", "e2fsprogs"), "-R", command, str(disk)]
+    done = process.run(argv, purpose="reading a disk", timeout_s=TOOL_TIMEOUT_S)
+    said = done.stderr.decode("utf-8", "replace")
+    if "Filesystem not open" in said or "Bad magic number" in said:
+        raise TwinError(f"{disk}: no ext4 file system: {said.strip()}")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _check_path(path: str) -> None:
+    if any(character in path for character in '"\n\0'):
+        raise TwinError(f"{path!r} cannot be named to debugfs")
+
+
+def inode(disk: Path, inside: str) -> int | None:
+    """The number of the inode that a path leads to, None when there is no such path."""
+    _check_path(inside)
+    found = re.search(r"^Inode: (\d+)", _debugfs(disk, f'stat "{inside}"'), re.MULTILINE)
+    return int(found.group(1)) if found else None
