@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -34,6 +34,14 @@ _CURVES = {
     "secp384r1": ("ES384", "P-384", 48),
     "secp521r1": ("ES512", "P-521", 66),
 }
+# What the library raises for a certificate that is malformed, at once or when a part of it is first looked at.
+_BROKEN_CERTIFICATE = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "RS256": hashes.SHA256,
     "ES256": hashes.SHA256,
@@ -173,7 +181,7 @@ def parse_x5c(values: object) -> list[x509.Certificate]:
             raise HostileInputError("an x5c member is not text")
         try:
             chain.append(x509.load_der_x509_certificate(base64.b64decode(value, validate=True)))
-        except (binascii.Error, ValueError) as error:
+        except (binascii.Error, *_BROKEN_CERTIFICATE) as error:
             raise HostileInputError(f"an x5c member is not a certificate: {error}") from error
     return chain
 
@@ -184,9 +192,15 @@ def chain_key(chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificat
     RFC 5280, as far as signatures of states need it: each certificate signed by the next one's key, issuers are CAs,
     everyone valid at `at`, path lengths kept, the leaf has the extended key usage *code signing*.
     """
+    try:
+        return _chain_key(chain, list(roots), at)
+    except _BROKEN_CERTIFICATE as error:
+        raise HostileInputError(f"a certificate of the chain is malformed: {error}") from error
+
+
+def _chain_key(chain: Sequence[x509.Certificate], pool: list[x509.Certificate], at: datetime) -> PublicKey:
     leaf = chain[0]
     _check_usage(leaf)
-    pool = list(roots)
     current, depth = leaf, 0
     rest = list(chain[1:])
     while True:
@@ -215,7 +229,7 @@ def _issuer(certificate: x509.Certificate, candidates: Iterable[x509.Certificate
             return candidate
         try:
             certificate.verify_directly_issued_by(candidate)
-        except (ValueError, TypeError, InvalidSignature):
+        except (*_BROKEN_CERTIFICATE, TypeError, InvalidSignature):
             continue  # not this one's child: the next candidate may be the issuer
         return candidate
     return None
