@@ -1,0 +1,18 @@
+"""`pvr checkout`: write the committed state's files into the working tree."""
+
+from __future__ import annotations
+
+from brickless.pvr import cli
+from brickless.pvr.cli import option
+from brickless.pvr.env import Env
+
+
+@cli.command("checkout", example="pvr checkout", failure=3)
+@option("--hardlink", "--hl", is_flag=True, help="Read-only hard links to the pool instead of copies.")
+@option("--canonical", "-c", is_flag=True, envvar="PVR_CANONICAL_JSON", help="Write JSON files canonically.")
+def command(env: Env, hardlink: bool, canonical: bool) -> None:
+    """Write the committed state's files into the working tree. Local changes are overwritten, other files stay."""
+    repo = env.repository()
+    with repo.lock():
+        repo.checkout(hardlink=hardlink, canonical_json=canonical)
+    env.result({"directory": repo.dir})

@@ -1,0 +1,31 @@
+"""`pvr import`: take a state and its objects from an archive."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from brickless.pvr import bundle, cli
+from brickless.pvr.cli import argument
+from brickless.pvr.env import Env
+
+
+@cli.command("import", example="pvr import web.pvrexport.tgz && pvr checkout")
+@argument("file", metavar="FILE|-")
+def command(env: Env, file: str) -> None:
+    """Replace the committed state by that of an export, and put its objects into the pool.
+
+    Every object is checked against its name. To take parts, use `pvr get FILE#part`; to merge, `pvr merge FILE`.
+    """
+    repo = env.repository()
+    with repo.lock():
+        if file == "-":
+            entries, count = bundle.read_all(sys.stdin.buffer, "standard input", repo.objects)
+        else:
+            with open(os.path.join(env.directory, file), "rb") as stream:
+                entries, count = bundle.read_all(stream, file, repo.objects)
+        changed = repo.replace_state(entries, action="import", message=file)
+    env.result(
+        {"objects": count, "changed": changed, "from": file},
+        ["", f"Imported {file}", "", "Run pvr checkout, then pvr add and pvr commit if you change files."],
+    )

@@ -1,0 +1,18 @@
+"""`pvr merge`: merge a state from elsewhere into the committed one."""
+
+from __future__ import annotations
+
+from brickless.pvr import cli
+from brickless.pvr.cli import argument
+from brickless.pvr.commands.get import BAD_REFERENCE, run
+from brickless.pvr.env import Env
+
+
+@cli.command("merge", example="pvr merge ../network#network", codes=BAD_REFERENCE)
+@argument("repo", metavar="[REPO[#FRAGMENT]]", default="")
+def command(env: Env, repo: str) -> None:
+    """Merge the state of REPO, or the parts that a fragment names, into the committed state, member by member.
+
+    The working tree stays as it is: `pvr checkout` writes the files.
+    """
+    run(env, repo, merge=True)

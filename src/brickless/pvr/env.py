@@ -1,0 +1,107 @@
+"""What every command is given: the global settings, and the two ways to speak (stdout is data, stderr is talk)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Iterable
+
+from brickless.core.canonical import JsonInput, JsonValue
+from brickless.store.jsontext import canonical_text, escaped_text
+from brickless.store.repo import Repository
+
+API_BASE = "https://api.pantahub.com"
+REPO_BASE = "https://pvr.pantahub.com"
+
+
+class Env:
+    """The global flags of one run (pvr.md 1.3), with their defaults."""
+
+    __slots__ = (
+        "access_token",
+        "api_base",
+        "config_dir",
+        "debug",
+        "directory",
+        "http_proxy",
+        "insecure",
+        "json",
+        "parallel",
+        "password",
+        "quiet",
+        "repo_base",
+        "user",
+    )
+
+    def __init__(self) -> None:
+        self.access_token = ""
+        self.api_base = API_BASE
+        self.repo_base = REPO_BASE
+        self.config_dir = ""
+        self.debug = False
+        self.directory = "."
+        self.http_proxy = "system"
+        self.insecure = False
+        self.json = False
+        self.parallel = 5
+        self.password = ""
+        self.quiet = False
+        self.user = ""
+
+    @property
+    def objects_dir(self) -> str:
+        """The pool that all repositories of a user share, unless they say otherwise."""
+        return os.path.join(self.config_dir, "objects")
+
+    def repository(self) -> Repository:
+        """The repository in the current folder. Raises UserError when there is none."""
+        return Repository.open(self.directory)
+
+    def out(self, text: str) -> None:
+        """A line of data."""
+        print(text)
+
+    def say(self, text: str) -> None:
+        """A line of talk; silent with --quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line that --quiet does not silence."""
+        print(f"WARNING: {text}", file=sys.stderr, flush=True)
+
+    def trace(self, text: str) -> None:
+        """A line for --debug."""
+        if self.debug:
+            print(f"DEBUG: {text}", file=sys.stderr, flush=True)
+
+    def result(self, value: JsonInput, lines: Iterable[str] = ()) -> None:
+        """A command's result: one JSON line with --json, else the lines."""
+        if self.json:
+            from brickless.core.canonical import dumps
+
+            print(dumps(value).decode())
+            return
+        for line in lines:
+            print(line)
+
+
+def default_config_dir() -> str:
+    """`$HOME/.pvr`; the home of the user database when HOME is empty (pvr.md 1.3)."""
+    home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    return os.path.join(home, ".pvr")
+
+
+def pretty(value: JsonValue, *, canonical: bool = False) -> str:
+    """A state as `json`, `inspect` and their like print it: tabs, or one canonical line."""
+    if canonical:
+        from brickless.core.canonical import dumps
+
+        return dumps(value).decode()
+    return canonical_text(value)
+
+
+def four_blanks(value: JsonValue) -> str:
+    """A server's document as `device get` and its like print it."""
+    return escaped_text(value, indent="    ")

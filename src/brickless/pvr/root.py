@@ -1,0 +1,121 @@
+"""The table of `pvr`'s commands and its global flags (pvr.md 1.3 to 1.9). Importing it imports no command."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from brickless.pvr.cli import Entry, Group, option
+from brickless.pvr.env import API_BASE, REPO_BASE, Env, default_config_dir
+
+_HERE = "brickless.pvr.commands."
+# A command whose name is a keyword of Python.
+_MODULES = {"import": "import_"}
+
+
+def _table(*rows: tuple[str, tuple[str, ...], str]) -> MappingProxyType[str, Entry]:
+    """A registry whose modules are named after the commands, dashes as underscores."""
+    return MappingProxyType(
+        {
+            name: Entry(_HERE + _MODULES.get(name, name.replace("-", "_")), aliases, summary)
+            for name, aliases, summary in rows
+        }
+    )
+
+
+COMMANDS = _table(
+    ("init", ("i",), "Make a repository in this folder."),
+    ("clone", ("c",), "Make a working copy of a device, a repository or an export."),
+    ("add", ("a",), "Mark files for the next commit."),
+    ("status", ("s",), "Show which files a commit would add, change or remove."),
+    ("diff", ("d",), "Show what changed, as a JSON merge patch."),
+    ("json", ("j",), "Print the working tree as a state."),
+    ("commit", ("ci",), "Make the working tree the committed state."),
+    ("checkout", ("co", "reset", "r"), "Write the committed state's files into the working tree."),
+    ("get", ("g",), "Replace the committed state, or parts of it, from elsewhere."),
+    ("merge", ("m",), "Merge a state from elsewhere into the committed one."),
+    ("post", ("po",), "Hand the committed state to a device's trail as a new revision."),
+    ("export", (), "Write the committed state and its objects into a tar archive."),
+    ("import", (), "Take a state and its objects from a tar archive."),
+    ("inspect", (), "Print the state of a repository, an archive or a device."),
+    ("remoteinfo", ("ri", "remote-info"), "Print how a remote repository is reached."),
+    ("stepinfo", ("step-info",), "Print the step that a remote repository is at."),
+    ("login", ("lo",), "Log in to a hub."),
+    ("whoami", ("wai",), "Show who you are at each hub."),
+    ("claim", ("cl",), "Make a device yours."),
+    ("version", (), "Print the version."),
+    ("self-upgrade", (), "Say how to upgrade."),
+)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        from brickless.pvr.version import version
+
+        print(f"pvr version {version()}")
+        ctx.exit(0)
+
+
+@click.command(
+    cls=Group,
+    registry=COMMANDS,
+    example="pvr clone me/my-device && cd my-device && pvr app add web --from nginx:1.27 && pvr add && "
+    "pvr commit -m web && pvr post",
+)
+@option("--access-token", "-a", envvar="PVR_ACCESSTOKEN", default="", help="Bearer token for every call; never asks.")
+@option("--baseurl", "-b", envvar="PVR_BASEURL", default=API_BASE, show_default=True, help="Base of the hub's API.")
+@option("--http-proxy", envvar="PVR_HTTP_PROXY", default="system", help="system, no, or a proxy's URL.")
+@option(
+    "--repo-baseurl", "-r", envvar="PVR_REPO_BASEURL", default=REPO_BASE, show_default=True, help="Base of user/device."
+)
+@option("--config-dir", "-c", envvar="PVR_CONFIG_DIR", default="", help="Global configuration (default ~/.pvr).")
+@option("--debug", "-d", is_flag=True, envvar="PVR_DEBUG", help="Trace requests and errors on stderr.")
+@option(
+    "--disable-self-upgrade",
+    is_flag=True,
+    envvar="PVR_DISABLE_SELF_UPGRADE",
+    help="Accepted; pvr never upgrades itself.",
+)
+@option("--insecure", "-i", is_flag=True, envvar="PVR_INSECURE", help="Do not verify TLS certificates.")
+@option("--user", "-u", envvar="PVR_USERNAME", default="", help="User for a login without questions.")
+@option("--password", "-p", envvar="PVR_PASSWORD", default="", help="Password for a login without questions.")
+@option(
+    "--parallel",
+    envvar="PVR_PARALLEL",
+    type=click.IntRange(1, 32),
+    default=5,
+    show_default=True,
+    help="Transfers at once.",
+)
+@option("--quiet", "-q", is_flag=True, envvar="PVR_QUIET", help="No talk on stderr except errors and warnings.")
+@option("--chdir", "-C", default=".", help="Work in this folder.")
+@option(
+    "--version",
+    "-v",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version.",
+)
+@click.pass_obj
+def root(env: Env, /, **flags: Any) -> None:
+    """Git-like work with the software of devices.
+
+    A repository holds one state: the whole software of a device, named by content. Change files, commit, post: the
+    device becomes that state as a whole, or stays what it was.
+    """
+    env.access_token = flags["access_token"]
+    env.api_base = flags["baseurl"].rstrip("/")
+    env.repo_base = flags["repo_baseurl"].rstrip("/")
+    env.http_proxy = flags["http_proxy"]
+    env.config_dir = flags["config_dir"] or default_config_dir()
+    env.debug = flags["debug"]
+    env.insecure = flags["insecure"]
+    env.user = flags["user"]
+    env.password = flags["password"]
+    env.parallel = flags["parallel"]
+    env.quiet = flags["quiet"]
+    env.directory = flags["chdir"]
