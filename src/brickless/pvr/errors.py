@@ -60,7 +60,7 @@ class Failed(Exception):  # noqa: N818 - carries an error on its way out, is non
         self.code = code
 
 
-class ReaderGone(BaseException):  # noqa: N818 - no error: whoever read our output has seen enough
+class ReaderGone(BaseException):
     """Standard output was closed at the other end (`pvr json | head`)."""
 
 
