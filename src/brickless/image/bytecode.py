@@ -23,14 +23,20 @@ for source, shown, dest in json.load(sys.stdin):
         stream.write(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(text))
         marshal.dump(code, stream)
 """
+_IMPORTER = """
+import importlib, json, sys
+for name in json.load(sys.stdin):
+    importlib.import_module(name)
+"""
 COMPILE_TIMEOUT_S = 300.0
 # Without docstrings and assertions (-OO), no site packages, no environment, no bytecode written.
 FLAGS = "-ISB"
 
 
-def interpreter(root: Path, version: str = "3.11") -> list[str]:
+def interpreter(root: Path, version: str, *, home: Path | None = None) -> list[str]:
     """The command that runs the unpacked interpreter below `root` with its own libraries.
 
+    `home` is the root in which it looks for its modules, `root` itself when None.
     Raises `BricklessError` when this machine cannot run it (another processor).
     """
     if platform.machine() != "x86_64":
@@ -38,7 +44,8 @@ def interpreter(root: Path, version: str = "3.11") -> list[str]:
     loader = root / "lib64/ld-linux-x86-64.so.2"
     folders = [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
     python = root / f"usr/bin/python{version}"
-    return [str(loader), "--library-path", ":".join(str(one) for one in folders), "--argv0", str(python), str(python)]
+    shown = (home or root) / f"usr/bin/python{version}"
+    return [str(loader), "--library-path", ":".join(str(one) for one in folders), "--argv0", str(shown), str(python)]
 
 
 def compile_all(command: Sequence[str], sources: Sequence[Source], shown: str, dest: Path) -> list[Path]:
@@ -60,3 +67,16 @@ def compile_all(command: Sequence[str], sources: Sequence[Source], shown: str, d
         env={"PYTHONHASHSEED": "0"},
     )
     return results
+
+
+def check_imports(command: Sequence[str], names: Sequence[str]) -> None:
+    """Import the modules with the interpreter `command`, which sees nothing but what ships.
+
+    Raises `process.ProcessError` with the interpreter's words when one is missing or does not load.
+    """
+    process.run(
+        [*command, FLAGS, "-c", _IMPORTER],
+        purpose="checking that what ships to a device is whole",
+        timeout_s=COMPILE_TIMEOUT_S,
+        input=json.dumps(list(names)).encode(),
+    )

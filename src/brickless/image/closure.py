@@ -34,6 +34,8 @@ ALWAYS = (
 )
 # Imported at the top of a module, but never loaded: developers' tools, and Python versions of what is there in C.
 NEVER = frozenset({"_py_abc", "_pydecimal", "distutils", "doctest", "pdb", "pydoc", "test", "tkinter", "unittest"})
+# Modules in Python that compiled ones import, where no reader of source can see it.
+HIDDEN = {"_decimal": ("collections", "collections.abc", "numbers"), "_ssl": ("socket",)}
 STACK = ("core", "store", "linux", "device")
 
 
@@ -76,12 +78,12 @@ def find(stdlib: Path, own: Iterable[Source]) -> Closure:
     """
     sources = {one.name: one for one in own}
     extensions: dict[str, Path] = {}
-    wanted = [(name, False) for name in ALWAYS]
+    wanted = list(ALWAYS)
     for one in list(sources.values()):
-        wanted += [(name, False) for name in _imports(one, functions=True)]
+        wanted += _imports(one, functions=True)
     seen: set[str] = set()
     while wanted:
-        name, _ = wanted.pop()
+        name = wanted.pop()
         if name in seen or name.partition(".")[0] in NEVER or name.partition(".")[0] == "brickless":
             _check_own(name, sources)
             continue
@@ -89,9 +91,10 @@ def find(stdlib: Path, own: Iterable[Source]) -> Closure:
         source = _source(stdlib, name)
         if source is not None:
             sources[name] = source
-            wanted += [(one, True) for one in _imports(source, functions=False)]
+            wanted += _imports(source, functions=False)
         elif (library := _extension(stdlib, name)) is not None:
             extensions[name] = library
+            wanted += HIDDEN.get(name, ())
     return Closure(tuple(sources[name] for name in sorted(sources)), tuple(extensions[n] for n in sorted(extensions)))
 
 

@@ -44,6 +44,9 @@ class Archive:
         """All paths, sorted."""
         return sorted(self._entries)
 
+    def __getitem__(self, path: str) -> Entry:
+        return self._entries[path]
+
     def directory(self, path: str, mode: int = 0o755) -> None:
         """A folder."""
         self._put(path, Entry(stat.S_IFDIR | mode))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,6 +107,7 @@ def build(
         programs = _python(archive, root, package or Path(brickless.__file__).parent, Path(scratch))
         programs += _lxc(archive, root)
         _libraries(archive, root, programs)
+        _check(archive, root, Path(scratch))
         for path, addition in sorted((files or {}).items()):
             archive.file(path, addition.content, addition.mode)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -160,3 +163,20 @@ def _libraries(archive: Archive, root: Path, programs: Iterable[Path]) -> None:
             archive.file(f"usr{name}", path, 0o755)
         elif name != os.path.basename(LOADER):  # libc names it too; it is there under its own path
             archive.file(f"{LIBRARIES}/{name}", path, 0o755)
+
+
+def _check(archive: Archive, root: Path, scratch: Path) -> None:
+    """Load every module of the device stack with nothing but the modules that were packed."""
+    home = scratch / "check"
+    for path in archive.paths():
+        entry = archive[path]
+        if path.startswith(f"{STDLIB}/") and stat.S_ISREG(entry.mode):
+            target = home / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if entry.source is not None:
+                shutil.copyfile(entry.source, target)
+    names = [path.removeprefix(f"{STDLIB}/") for path in archive.paths() if path.endswith(".pyc")]
+    ours = [name.removesuffix(".pyc").removesuffix("/__init__") for name in names if name.startswith("brickless/")]
+    # The entry of a package runs when it is imported.
+    modules = [name.replace("/", ".") for name in ours if not name.endswith("__main__")]
+    bytecode.check_imports(bytecode.interpreter(root, PYTHON, home=home), modules)
