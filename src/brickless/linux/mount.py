@@ -78,6 +78,17 @@ def is_mountpoint(path: str) -> bool:
     return here.st_dev != above.st_dev or here.st_ino == above.st_ino
 
 
+def wait_for_mount(target: str) -> None:
+    """Sleep until something is mounted at `target`. The kernel announces every change of the table by poll(2)."""
+    import select
+
+    with open(MOUNTS_FILE, "rb") as stream:
+        poll = select.poll()
+        poll.register(stream, select.POLLERR | select.POLLPRI)
+        while not is_mountpoint(target):
+            poll.poll()
+
+
 def table(path: str = MOUNTS_FILE) -> list[Mounted]:
     """What is mounted in this mount namespace, oldest first."""
     with open(path, "rb") as stream:

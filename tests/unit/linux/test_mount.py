@@ -34,3 +34,7 @@ def test_the_root_is_a_mountpoint_and_a_folder_is_not(tmp_path) -> None:
 
 def test_this_process_has_mounts() -> None:
     assert "/proc" in mount.targets()
+
+
+def test_waiting_for_what_is_mounted_already_does_not_wait() -> None:
+    mount.wait_for_mount("/proc")

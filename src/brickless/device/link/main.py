@@ -17,6 +17,7 @@ from brickless.device.config import Config, Sources, load
 from brickless.device.link.agent import Agent, Places
 from brickless.device.link.http import Address, Proxy, Transport
 from brickless.device.link.tls import Clock, Trust
+from brickless.linux import mount
 from brickless.store.trails import Storage
 
 _MAX_COMMAND_LINE_BYTES = 64 * 1024
@@ -78,7 +79,11 @@ def _load(argv: list[str]) -> Config:
         command_line = ""
     file_name = argv[argv.index("--config") + 1] if "--config" in argv[:-1] else "/etc/pantavisor.config"
     sources = Sources(dict(os.environ), command_line, file=file_name)
-    storage = load(sources).text("PV_STORAGE_MNTPOINT")
+    early = load(sources)
+    storage = early.text("PV_STORAGE_MNTPOINT")
+    if early.text("PV_SYSTEM_INIT_MODE") == "embedded":
+        # PID 1 starts the supervisor, which mounts the storage, and us at the same time. Who the hub is lies there.
+        mount.wait_for_mount(storage)
     return load(sources._replace(storage=storage, revision_dir=os.path.join(storage, "trails", "current")))
 
 
