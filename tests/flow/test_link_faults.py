@@ -284,7 +284,7 @@ def test_only_the_newest_where_configured(hub: HubSimulator, tmp_path: Path) -> 
         device.start()
         assert device.ends(3)["status"] == "DONE"
         assert [hub.step(rev).progress["status-msg"] for rev in (1, 2)] == [Message.STALE, Message.STALE]
-        assert "step 3 takes its place" in hub.step(1).progress["logs"]
+        assert "revision 3 takes its place" in hub.step(1).progress["logs"]
         assert device.supervisor.tried == ["3"]
 
 

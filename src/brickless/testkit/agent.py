@@ -113,7 +113,7 @@ class ScriptedSupervisor:
             self.tried.append(question["rev"])
             self._spawn(self._try, question["rev"])
         else:
-            return {"ok": True, "rev": self._storage.current(), "trying": None, "status": "READY"}
+            return {"ok": True, "rev": self._storage.current(), "trying": None, "goal": "ACHIEVED", "containers": []}
         return {"ok": True}
 
     def _try(self, rev: str) -> None:
@@ -137,6 +137,7 @@ class SimulatedDevice:
         self.supervisor = ScriptedSupervisor(self.storage, self.run)
         self._process: Process | None = None
         self._log = folder / "agent.log"
+        self._log_start = 0
         self._make_factory()
         self.supervisor.start()
 
@@ -188,6 +189,7 @@ class SimulatedDevice:
         self.run.mkdir(parents=True, exist_ok=True)
         argv = [*prefix, sys.executable, "-B", "-m", "brickless.device.link", "--config", str(self.folder / "none")]
         source = str(Path(__file__).parents[2])
+        self._log_start = len(self.log)
         with self._log.open("ab") as log:
             self._process = spawn(
                 argv,
@@ -200,7 +202,8 @@ class SimulatedDevice:
 
     def hurry(self) -> None:
         """Ends every pause of the agent."""
-        if self._process is not None and self._process.poll() is None:
+        ready = "the hub is" in self.log[self._log_start :]  # before that, the signal would end the process
+        if ready and self._process is not None and self._process.poll() is None:
             self._process.signal(signal.SIGUSR1)
 
     def ends(self, rev: int, *statuses: str, timeout_s: float = 20.0) -> dict[str, Any]:

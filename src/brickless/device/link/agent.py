@@ -6,7 +6,7 @@ thousand devices do not come back in the same second. Containers never notice. C
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from brickless.core import canonical
 from brickless.core.errors import BricklessError
 from brickless.device.config import Config
-from brickless.device.link import factory, facts
+from brickless.device.link import facts
 from brickless.device.link.http import Address, HubUnreachableError, Transport
 from brickless.device.link.hub import Hub, HubRefusedError
 from brickless.device.link.identity import Identity
@@ -33,6 +33,11 @@ _LOCAL_LOOK_S = 30.0
 _TRIAL_PAUSE_S = 10.0
 #: Timers that are nearly due go off together with the one that is: one wake-up instead of several.
 _TOGETHER = 0.85
+
+
+def _jitter(low: float, high: float) -> float:
+    """A factor between two bounds. Not from `random`, whose import costs more than one byte of the kernel's."""
+    return low + (high - low) * os.urandom(1)[0] / 255
 
 
 class Places(NamedTuple):
@@ -163,7 +168,7 @@ class Agent:
         keys = ["PH_UPDATER_INTERVAL"]
         if self._synced:
             keys += ["PH_METADATA_USRMETA_INTERVAL", "PH_METADATA_DEVMETA_INTERVAL"]
-        return min(self._config.seconds(key) for key in keys) * random.uniform(0.9, 1.1)  # noqa: S311 no secret
+        return min(self._config.seconds(key) for key in keys) * _jitter(0.9, 1.1)
 
     def _guarded(self, work: Callable[[float], None], now_s: float) -> bool:
         """Runs a part that talks to the hub; what goes wrong there becomes a pause. True when nothing did."""
@@ -188,7 +193,7 @@ class Agent:
         if self._engine.in_trial:
             pause_s = min(pause_s, _TRIAL_PAUSE_S)
         asked_s = error.retry_after_s if isinstance(error, HubRefusedError) else 0
-        pause_s = max(asked_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311 no secret
+        pause_s = max(asked_s, pause_s * _jitter(0.5, 1.0))
         self._hub_due_s = time.monotonic() + pause_s
         self._report(f"{error} Next attempt in {pause_s:.0f} s.")
 
@@ -200,11 +205,13 @@ class Agent:
             return
         if not self._synced:
             if not self._hub.has_trail():
+                from brickless.device.link import factory
+
                 factory.sync(self._hub, self._storage, self._report)
             self._synced = True
         self._reports.send(self._hub)
         if self._poll.due(self._config, now_s):
-            self._engine.offer(self._hub.steps())
+            self._engine.offer(self._hub.steps(), now_s)
             self._poll.done(now_s)
             self._reports.send(self._hub)
         if self._pull.due(self._config, now_s):
@@ -257,10 +264,11 @@ class Agent:
 
     def _status(self) -> str:
         try:
-            status = self._supervisor.status().get("status", "")
+            answer = self._supervisor.status()
         except SupervisorError:
             return "UNKNOWN"
-        return status if isinstance(status, str) else "UNKNOWN"
+        goal = answer.get("goal")
+        return goal if isinstance(goal, str) else "UNKNOWN"
 
     # The supervisor -------------------------------------------------------------------------------------------------
     def _reached(self) -> None:

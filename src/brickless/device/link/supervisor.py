@@ -30,7 +30,7 @@ class Supervisor:
         self._path = os.path.join(run, "supervisor")
 
     def status(self) -> dict[str, JsonValue]:
-        """What runs and what is being tried: at least `rev`, and `trying` (a revision or null)."""
+        """What runs (`rev`, `goal`, `containers`) and what is being tried (`trying`, a revision or null)."""
         return self._ask({"op": "status"})
 
     def try_revision(self, rev: str) -> None:

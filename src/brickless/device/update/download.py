@@ -39,10 +39,15 @@ class Outcome(NamedTuple):
     end: End
     reason: str = ""
     gained_bytes: int = 0
+    disk_error: OSError | None = None
 
 
 class _DiskError(BricklessError):
     """The disk, not the network, refused: it must not be taken for a broken connection."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"The disk refuses more bytes: {error.strerror}")
+        self.error = error
 
 
 class _StoppedError(BricklessError):
@@ -160,8 +165,6 @@ class Downloads:
             partial.finish()
         except HubUnreachableError as error:
             return End.CUT, str(error)
-        except _DiskError as error:
-            return End.DISK, str(error)
         except _StoppedError as error:
             return End.STOPPED, str(error)
         except HostileInputError as error:
@@ -179,7 +182,7 @@ class Downloads:
             try:
                 partial.append(chunk)
             except OSError as error:
-                raise _DiskError(f"The disk refused object {info.sha[:16]}: {error.strerror}") from error
+                raise _DiskError(error) from error
             self._received[info.sha] = partial.size_bytes
 
         start = partial.size_bytes

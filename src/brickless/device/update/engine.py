@@ -1,75 +1,86 @@
-"""An update from the poll to the trial: refuse or fetch, verify, install, hand over (contracts/device.md 4.4).
+"""An update from the poll to the trial: the agent's driver of `core.update` (contracts/device.md 4.4).
 
-One update at a time. Every step ends in exactly one final status, and whatever happens on the way the running revision
-is not touched: all that is written here is a revision beside it. Killed at any moment, the agent takes the step up
-again from the hub's list and finds what it had already fetched. From the trial on the progress is the supervisor's.
+The machine decides; here its actions are carried out and what happened is told to it. One update at a time, and
+whatever happens on the way the running revision is not touched: all that is written is a revision beside it. Killed at
+any moment, the agent takes the step up again from the hub's list and finds what it had already fetched. From the
+hand-over on the progress is the supervisor's, and is only reported.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import time
 from collections.abc import Callable
-from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from brickless.core import update
 from brickless.core.errors import HostileInputError
-from brickless.core.progress import Downloads as Totals
 from brickless.core.progress import Message, Progress, Status
-from brickless.core.state import State, parse_state
+from brickless.core.update_types import (
+    Action,
+    Broken,
+    Check,
+    Downloaded,
+    DownloadFailed,
+    Downloading,
+    Event,
+    Fetch,
+    HandOver,
+    Install,
+    Installed,
+    NothingMissing,
+    ObjectBroken,
+    ObjectsMissing,
+    Persist,
+    Phase,
+    Policy,
+    Refused,
+    Report,
+    SpaceShort,
+    StartTimer,
+    StepReceived,
+    StopFetch,
+    StopTimers,
+    Superseded,
+    Timer,
+    TimerExpired,
+)
 from brickless.device.config import Config
 from brickless.device.link.http import HubUnreachableError
 from brickless.device.link.hub import Hub, HubRefusedError
 from brickless.device.link.reports import Reports
 from brickless.device.link.supervisor import Supervisor, SupervisorError
 from brickless.device.link.wire import ObjectInfo, RemoteStep
-from brickless.device.update.download import Downloads, End, Outcome
 from brickless.device.update.space import Space, is_disk_full
 from brickless.store.trails import Storage
 
-#: How often the bytes of a download are reported, and a trial is looked at.
-HEARTBEAT_S = 5.0
+if TYPE_CHECKING:
+    from brickless.core.state import State
+    from brickless.device.update.fetch import Fetching
+
+#: How often a trial is looked at, and an absent supervisor asked again.
 TRIAL_LOOK_S = 1.0
-#: Failed attempts at one object before the whole attempt counts as failed.
-_STRIKES = 3
-_REFUSED_FOR_GOOD = frozenset({400, 403, 404, 410})
-
-
-class Phase(StrEnum):
-    """Where the active update stands."""
-
-    DESCRIBE = "describe"  # sizes and addresses of what is missing
-    FETCH = "fetch"
-    INSTALL = "install"
-    HAND_OVER = "hand over"  # installed; the supervisor has not taken it yet
-    TRIAL = "trial"  # the supervisor's
 
 
 class Active:
     """The update that is being worked on."""
 
-    def __init__(self, rev: str, state: State | None, retries: int, phase: Phase) -> None:
-        self.rev = rev
-        self.state = state
-        self.retries = retries
-        self.phase = phase
-        self.due_s = 0.0
-        self.started_s = 0
-        self.reason = ""
-        self.failed = False
-        self.infos: dict[str, ObjectInfo] = {}
-        self.strikes: dict[str, int] = {}
-        self.retry_at_s: dict[str, float] = {}
+    __slots__ = ("due_s", "fetching", "infos", "machine", "raw", "rev", "said", "state", "work")
 
-    def required_state(self) -> State:
-        """The state, in the phases that have one."""
-        if self.state is None:
-            raise RuntimeError(f"revision {self.rev} has no state in the phase {self.phase}")
-        return self.state
+    def __init__(self, rev: str, raw: bytes = b"", machine: update.UpdateState | None = None) -> None:
+        self.rev = rev
+        self.raw = raw
+        #: None in the trial: then the supervisor has the update.
+        self.machine = machine
+        self.state: State | None = None
+        self.infos: dict[str, ObjectInfo] = {}
+        self.fetching: Fetching | None = None
+        #: What is to be done at `due_s`; None: nothing but to wait for the download.
+        self.work: Callable[[float], None] | None = None
+        self.due_s = 0.0
+        self.said = ""
 
 
 class Engine:
-    """Takes steps and works on them. Single-threaded: `turn` is called when `due_s` says, or after a wake."""
+    """Takes steps and works on them. Single-threaded: `turn` is called when `due_in_s` says, or after a wake."""
 
     def __init__(
         self,
@@ -90,8 +101,8 @@ class Engine:
         self._wake = wake
         self._report = report
         self._space = Space(storage, config, report)
-        self._active: Active | None = self._unfinished_trial()
-        self._downloads: Downloads | None = None
+        self._active: Active | None = None
+        self._find_trial()
 
     # What the agent asks --------------------------------------------------------------------------------------------
     @property
@@ -102,329 +113,316 @@ class Engine:
     @property
     def in_trial(self) -> bool:
         """Whether the supervisor is trying a remote revision: then the hub must be reached in time."""
-        return self._active is not None and self._active.phase == Phase.TRIAL
+        return self._active is not None and self._active.machine is None
 
     @property
     def state_name(self) -> str:
         """The client state for `pantahub.state` (contracts/device.md 7.2)."""
-        if self._active is None or self._active.phase == Phase.TRIAL:
+        if self._active is None or self._active.machine is None:
             return "idle"
-        return "download" if self._active.phase == Phase.FETCH else "prep download"
+        return "prep download" if self._active.fetching is None else "download"
 
     def due_in_s(self, now_s: float) -> float | None:
         """Seconds until `turn` has something to do; None: only a step, or a wake, gives it work."""
-        return None if self._active is None else max(0.0, self._active.due_s - now_s)
+        active = self._active
+        if active is None:
+            return None
+        due_s = active.due_s if active.fetching is None else active.fetching.due_s
+        return max(0.0, due_s - now_s)
 
     def hurry(self) -> None:
         """Ends every pause between attempts."""
         if self._active is not None:
             self._active.due_s = 0.0
-            self._active.retry_at_s = dict.fromkeys(self._active.retry_at_s, 0.0)
+            if self._active.fetching is not None:
+                self._active.fetching.hurry()
 
     def stop(self) -> None:
         """Ends downloads; what came stays."""
-        if self._downloads is not None:
-            self._downloads.stop()
+        if self._active is not None:
+            self._stop_fetching(self._active)
 
     # Steps ----------------------------------------------------------------------------------------------------------
-    def offer(self, steps: list[RemoteStep]) -> None:
+    def offer(self, steps: list[RemoteStep], now_s: float) -> None:
         """Steps that wait at the hub, by ascending revision. Finished ones are reported again; one is taken."""
         waiting = [step for step in steps if not self._is_over(step)]
-        if self._active is not None or not waiting:
+        if not waiting:
             return
+        newest = waiting[-1]
         if self._config.flag("PH_UPDATER_SKIP_TO_NEWEST"):
-            for older in waiting[:-1]:
-                self._refuse(older.rev, older.retries, Message.STALE, f"step {waiting[-1].rev} takes its place")
-            waiting = waiting[-1:]
-        self._begin(waiting[0])
+            self._supersede(waiting[:-1], newest, now_s)
+            waiting = [newest]
+        if self._active is None:
+            self._begin(waiting[0], now_s)
 
     def _is_over(self, step: RemoteStep) -> bool:
         progress = self._reports.of(step.rev)
         if progress is not None and progress.is_final:
             self._reports.again(step.rev)
             return True
-        if progress is None and self._is_stale(step.rev):
-            self._refuse(step.rev, step.retries, Message.STALE, f"revision {self._storage.current()} runs already")
+        current = self._storage.current()
+        if progress is None and current is not None and current.isdigit() and int(step.rev) <= int(current):
+            # Of before the running revision, and nothing is known of it here: going back is not an update.
+            self._end_at_once(step, Refused(Message.STALE, f"revision {current} is running already"))
             return True
         return False
 
-    def _is_stale(self, rev: str) -> bool:
-        """A step from before the running revision, of which nothing is known here: going back is not an update."""
-        current = self._storage.current()
-        return current is not None and current.isdigit() and int(rev) <= int(current)
+    def _supersede(self, older: list[RemoteStep], newest: RemoteStep, now_s: float) -> None:
+        active = self._active
+        for step in older:
+            if active is None or step.rev != active.rev:
+                self._end_at_once(step, Superseded(newest.rev))
+        if active is not None and active.machine is not None and active.rev != newest.rev:
+            self._tell(active, Superseded(newest.rev), now_s)
 
-    def _unfinished_trial(self) -> Active | None:
+    def _end_at_once(self, step: RemoteStep, event: Event) -> None:
+        active = Active(step.rev, step.state, self._machine(step))
+        self._tell(active, event, 0.0)
+
+    def _machine(self, step: RemoteStep) -> update.UpdateState:
+        stored = self._reports.of(step.rev)
+        if stored is None and step.retries:
+            stored = Progress.of(Status.QUEUED, "", retries=step.retries)
+        interval_s = self._config.seconds("PH_UPDATER_INTERVAL")
+        policy = Policy(
+            max_retries=self._config.integer("PV_REVISION_RETRIES"),
+            retry_delay_s=interval_s,
+            max_retry_delay_s=max(interval_s, self._config.seconds("PH_UPDATER_BACKOFF_MAX")),
+        )
+        return update.start(step.rev, previous=self._storage.current() or "0", stored=stored, policy=policy)
+
+    def _find_trial(self) -> None:
         """A trial from before the agent was started: the supervisor has it, the hub wants to know how it ends."""
         for rev in reversed(self._storage.revisions()):
-            if not rev.isdigit():
-                continue
-            progress = self._reports.of(rev)
+            progress = self._reports.of(rev) if rev.isdigit() else None
             if progress is not None and progress.status in {Status.INPROGRESS, Status.TESTING}:
-                return Active(rev, None, progress.retries, Phase.TRIAL)
-        return None
+                self._active = Active(rev)
+                self._active.work = self._look_at_trial
+                return
 
-    def _begin(self, step: RemoteStep) -> None:
-        rev = step.rev
-        progress = self._reports.of(rev)
-        retries = (progress.retries if progress else step.retries) + 1
-        if retries >= self._limit:
-            self._refuse(rev, retries, Message.MAX_RETRIES, "every attempt so far was interrupted")
-            return
-        self._report(f"revision {rev}: attempt {retries}")
-        if not self._persist(rev, step.state):
-            self._refuse(rev, retries, Message.NO_SPACE % (len(step.state), self._space.available_bytes()), "")
-            return
-        self._put(rev, Status.QUEUED, Message.QUEUED % (retries, self._limit), retries)
-        if not step.state.strip():
-            self._refuse(rev, retries, Message.NO_STATE, "the step has no state")
-            return
-        try:
-            state = parse_state(step.state)
-        except HostileInputError as error:
-            self._refuse(rev, retries, Message.BAD_STATE, str(error))
-            return
-        self._active = Active(rev, state, retries, Phase.DESCRIBE)
+    def _begin(self, step: RemoteStep, now_s: float) -> None:
+        self._active = Active(step.rev, step.state, self._machine(step))
+        self._tell(self._active, StepReceived(), now_s)
 
-    def _persist(self, rev: str, raw: bytes) -> bool:
-        """Writes the state as it was received; on a full disk once more after collecting garbage."""
-        for last in (False, True):
-            try:
-                self._storage.write_state(rev, raw)
-            except OSError as error:
-                if not is_disk_full(error):
-                    raise
-                if last:
-                    return False
-                self._space.collect(rev)
-            else:
-                return True
-        return False
+    # The machine ----------------------------------------------------------------------------------------------------
+    def _tell(self, active: Active, event: Event, now_s: float) -> None:
+        """Tells the machine what happened and does what it says."""
+        if active.machine is None:
+            return
+        active.machine, actions = update.step(active.machine, event)
+        finished = active.machine.finished
+        for action in actions:
+            self._do(active, action, now_s, live=isinstance(event, Downloading))
+        if finished:
+            self._finish(active)
 
-    @property
-    def _limit(self) -> int:
-        return self._config.integer("PV_REVISION_RETRIES")
+    def _do(self, active: Active, action: Action, now_s: float, *, live: bool) -> None:
+        if isinstance(action, Persist | Report):
+            self._say(active, action.progress)
+            self._reports.put(active.rev, action.progress, persist=isinstance(action, Persist) and not live)
+        elif isinstance(action, Check):
+            active.work, active.due_s = self._check, now_s
+        elif isinstance(action, Fetch):
+            active.work, active.due_s = self._fetch, now_s
+        elif isinstance(action, Install):
+            active.work, active.due_s = self._install, now_s
+        elif isinstance(action, HandOver):
+            active.work, active.due_s = self._hand_over, now_s
+        elif isinstance(action, StartTimer) and action.timer is Timer.RETRY:
+            active.work, active.due_s = self._retry, now_s + action.seconds
+        elif isinstance(action, StopFetch | StopTimers):
+            self._stop_fetching(active)
+        else:
+            raise RuntimeError(f"{type(action).__name__} is not for the agent")
 
-    # Ends -----------------------------------------------------------------------------------------------------------
-    def _refuse(self, rev: str, retries: int, message: str, why: str, status: Status = Status.WONTGO) -> None:
-        """A final status, before the trial. The running revision was never touched."""
-        self._report(f"revision {rev}: {status.value}: {message}" + (f" ({why})" if why else ""))
-        self._reports.put(rev, Progress.of(status, message, retries=retries, logs=log_line(why) if why else ""))
-        if self._active is not None and self._active.rev == rev:
-            self.stop()
-            self._downloads = None
+    def _say(self, active: Active, progress: Progress) -> None:
+        line = f"revision {active.rev}: {progress.status.value}: {progress.message}"
+        if line != active.said:
+            active.said = line
+            self._report(line + (f" {progress.logs.strip()}" if progress.logs else ""))
+
+    def _finish(self, active: Active) -> None:
+        self._stop_fetching(active)
+        if self._active is active:
             self._active = None
 
-    def _put(self, rev: str, status: Status, message: str, retries: int) -> None:
-        self._reports.put(rev, Progress.of(status, message, retries=retries))
+    @staticmethod
+    def _stop_fetching(active: Active) -> None:
+        if active.fetching is not None:
+            active.fetching.stop()
+            active.fetching = None
 
     # Turns ----------------------------------------------------------------------------------------------------------
     def turn(self, now_s: float) -> None:
-        """Does what is due. Raises as the hub does; then it goes on from where it stood in the next turn."""
+        """Does what is due. Raises as the hub does; then it goes on from where it stood in a later turn."""
         active = self._active
-        if active is None or (active.due_s > now_s and active.phase != Phase.FETCH):
-            return  # a download is looked at whenever a thread wakes us
+        if active is None:
+            return
         try:
-            _TURNS[active.phase](self, active, now_s)
-        except OSError as error:
-            self._disk_refused(active, now_s, error)
+            if active.fetching is not None:
+                self._look_at_fetch(active, active.fetching, now_s)
+            for _ in Phase:  # one piece of work often leads to the next at once
+                work = active.work
+                if work is None or active.due_s > now_s or self._active is not active:
+                    return
+                work(now_s)
         except (HubUnreachableError, HubRefusedError, HostileInputError):
             active.due_s = now_s + self._config.seconds("PH_UPDATER_INTERVAL")
             raise
+        except OSError as error:
+            self._disk_refused(active, error, now_s)
 
-    def _describe(self, active: Active, now_s: float) -> None:
-        """Sizes and addresses of the missing objects; refuses what does not fit."""
-        missing = self._storage.missing(active.required_state())
-        if not missing:
-            active.phase = Phase.INSTALL
-            self._install(active, now_s)
+    def _current(self) -> Active:
+        if self._active is None:
+            raise RuntimeError("there is no update to be worked on")
+        return self._active
+
+    def _check(self, now_s: float) -> None:
+        """Persists the state as it was received, reads it, and finds out what is missing and whether it fits."""
+        from brickless.core.state import parse_state
+
+        active = self._current()
+        if not active.raw.strip():
+            self._tell(active, Refused(Message.NO_STATE, "the step has no state"), now_s)
             return
-        message = Message.QUEUED_METADATA % (active.retries, self._limit)
-        self._put(active.rev, Status.QUEUED, message, active.retries)
+        self._with_room(active, lambda: self._storage.write_state(active.rev, active.raw))
+        try:
+            active.state = parse_state(active.raw)
+        except HostileInputError as error:
+            self._tell(active, Refused(Message.BAD_STATE, str(error)), now_s)
+            return
+        missing = self._storage.missing(active.state)
+        active.work = None
+        if not missing:
+            self._tell(active, NothingMissing(), now_s)
+            return
+        names = f"{len(missing)} objects are missing, the first is {missing[0][0]}"
+        self._tell(active, ObjectsMissing(0, names), now_s)
+
+    def _describe(self, active: Active) -> str:
+        """Sizes and addresses of the missing objects; what is wrong with one of them, "" when nothing is."""
+        if active.state is None:
+            raise RuntimeError(f"revision {active.rev} was not read")
         active.infos = {}
-        for path, sha in missing:
+        for path, sha in self._storage.missing(active.state):
             try:
                 active.infos[sha] = self._hub.object_info(sha)
             except HubRefusedError as error:
-                if error.status not in _REFUSED_FOR_GOOD:
-                    raise
-                self._attempt_failed(
-                    active, now_s, f"{path}: the hub has no object {sha} for this device ({error.status})"
-                )
-                return
+                return f"{path}: the hub has no object {sha} for this device: {error}"
             except HostileInputError as error:
-                self._attempt_failed(active, now_s, f"{path}: {error}")
-                return
-        if self._fits(active):
-            self._fetch(active, now_s)
+                return f"{path}: {error}"
+        return ""
 
-    def _fits(self, active: Active) -> bool:
+    def _fetch(self, now_s: float) -> None:
+        active = self._current()
+        try:
+            fault = self._describe(active)
+        except HubUnreachableError as error:
+            active.work = None
+            self._tell(active, DownloadFailed(str(error), offline=True), now_s)
+            raise
+        active.work = None
+        if fault:
+            self._tell(active, DownloadFailed(fault), now_s)
+            return
+        required, available = self._room_for(active)
+        if required > available:
+            self._tell(active, SpaceShort(required, available), now_s)
+            return
+        from brickless.device.update.fetch import Fetching
+
+        active.fetching = Fetching(active.infos, self._storage.objects, self._hub, self._config, self._wake)
+        active.fetching.start(now_s)
+        self._look_at_fetch(active, active.fetching, now_s)
+
+    def _room_for(self, active: Active) -> tuple[int, int]:
+        """Bytes that are needed and bytes that there are, after a collection of garbage when that is needed."""
         required = self._space.required_bytes(active.infos.values())
         if required > self._space.available_bytes():
             self._space.collect(active.rev, owed=self._reports.owed)
-        available = self._space.available_bytes()
-        if required <= available:
-            return True
-        why = f"{len(active.infos)} objects have to be fetched; free space, or ask for less"
-        self._refuse(active.rev, active.retries, Message.NO_SPACE % (required, available), why)
-        return False
+        return required, self._space.available_bytes()
 
-    def _fetch(self, active: Active, now_s: float) -> None:
-        active.phase = Phase.FETCH
-        active.failed = False
-        active.strikes, active.retry_at_s = {}, {}
-        active.started_s = int(time.time())
-        self._put(active.rev, Status.DOWNLOADING, Message.DOWNLOADING % (active.retries, self._limit), active.retries)
-        self._downloads = Downloads(
-            self._storage.objects, self._hub.transport, check=self._hub.check_scheme, wake=self._wake
-        )
-        self._downloads.start(active.infos.values(), self._max_count)
-        active.due_s = now_s + HEARTBEAT_S
+    def _look_at_fetch(self, active: Active, fetching: Fetching, now_s: float) -> None:
+        found = fetching.look(now_s)
+        if found.reason:
+            self._report(f"revision {active.rev}: {found.reason}")
+        if found.disk_error is not None:
+            raise found.disk_error
+        if found.failed:
+            self._stop_fetching(active)
+            event = ObjectBroken(found.reason) if found.broken else DownloadFailed(found.reason)
+            self._tell(active, event, now_s)
+        elif found.whole:
+            self._stop_fetching(active)
+            self._tell(active, Downloaded(), now_s)
+        elif found.totals is not None:
+            self._tell(active, Downloading(found.totals), now_s)
 
-    @property
-    def _max_count(self) -> int:
-        return self._config.integer("PH_UPDATER_TRANSFER_MAX_COUNT")
+    def _retry(self, now_s: float) -> None:
+        active = self._current()
+        active.work = None
+        self._tell(active, TimerExpired(Timer.RETRY), now_s)
 
-    def _fetching(self, active: Active, now_s: float) -> None:
-        downloads = self._downloads
-        if downloads is None:
-            raise RuntimeError("a download without downloads")
-        for outcome in downloads.ended():
-            self._ended(active, outcome, now_s)
-            if active.failed or self._active is not active:
-                return
-        self._again(active, downloads, now_s)
-        if active.failed:
-            return
-        if all(self._storage.objects.has(sha) for sha in active.infos):
-            downloads.stop()
-            self._downloads = None
-            active.phase = Phase.INSTALL
-            self._install(active, now_s)
-            return
-        if now_s >= active.due_s:
-            self._report_bytes(active, downloads)
-            active.due_s = now_s + HEARTBEAT_S
-        if active.retry_at_s:
-            active.due_s = min(active.due_s, *active.retry_at_s.values())
-
-    def _ended(self, active: Active, outcome: Outcome, now_s: float) -> None:
-        sha = outcome.info.sha
-        if outcome.end in {End.WHOLE, End.STOPPED}:
-            return
-        active.reason = outcome.reason
-        self._report(f"revision {active.rev}: {outcome.reason}")
-        if outcome.end == End.DISK:
-            raise OSError(errno.ENOSPC, outcome.reason)
-        if not outcome.gained_bytes:
-            active.strikes[sha] = active.strikes.get(sha, 0) + 1
-        strikes = active.strikes.get(sha, 0)
-        if strikes >= _STRIKES:
-            self._attempt_failed(active, now_s, outcome.reason)
-            return
-        active.retry_at_s[sha] = now_s + self._config.seconds("PH_UPDATER_INTERVAL") * strikes
-
-    def _again(self, active: Active, downloads: Downloads, now_s: float) -> None:
-        """Objects whose pause is over get a new address and are fetched on from where they broke off."""
-        for sha in [sha for sha, at_s in active.retry_at_s.items() if at_s <= now_s]:
-            try:
-                info = self._hub.object_info(sha)
-            except HubUnreachableError:
-                active.retry_at_s[sha] = now_s + self._config.seconds("PH_UPDATER_INTERVAL")
-                raise
-            except (HubRefusedError, HostileInputError) as error:
-                self._attempt_failed(active, now_s, str(error))
-                return
-            del active.retry_at_s[sha]
-            active.infos[sha] = info
-            downloads.start([info], self._max_count)
-
-    def _report_bytes(self, active: Active, downloads: Downloads) -> None:
-        total = sum(info.size_bytes for info in active.infos.values())
-        totals = Totals(total, downloads.received_bytes, active.started_s, int(time.time()))
-        message = Message.DOWNLOADING % (active.retries, self._limit)
-        progress = Progress.of(Status.DOWNLOADING, message, retries=active.retries)._replace(downloads=totals)
-        self._reports.put(active.rev, progress, persist=False)
-
-    def _attempt_failed(self, active: Active, now_s: float, reason: str) -> None:
-        """Counts an attempt; the next one comes after a pause that doubles, until there were too many."""
-        self.stop()
-        self._downloads = None
-        active.failed = True
-        active.retries += 1
-        if active.retries > self._limit:
-            self._refuse(active.rev, active.retries, Message.MAX_DOWNLOADS, reason)
-            return
-        self._report(f"revision {active.rev}: attempt {active.retries} follows: {reason}")
-        pause_s = self._config.seconds("PH_UPDATER_INTERVAL") * 2 ** min(active.retries, 16)
-        active.due_s = now_s + min(pause_s, self._config.seconds("PH_UPDATER_BACKOFF_MAX"))
-        active.phase = Phase.DESCRIBE
-        self._put(active.rev, Status.QUEUED, Message.QUEUED % (active.retries, self._limit), active.retries)
-
-    def _install(self, active: Active, now_s: float) -> None:
+    def _install(self, now_s: float) -> None:
+        active = self._current()
+        state = active.state
+        if state is None:
+            raise RuntimeError(f"revision {active.rev} was not read")
         try:
-            self._storage.install(active.rev, active.required_state())
+            self._with_room(active, lambda: self._storage.install(active.rev, state))
         except HostileInputError as error:
-            self._refuse(active.rev, active.retries, Message.INTERNAL, str(error), Status.ERROR)
+            self._tell(active, Broken(str(error)), now_s)
             return
-        active.phase = Phase.HAND_OVER
-        self._hand_over(active, now_s)
+        self._tell(active, Installed(), now_s)
 
-    def _hand_over(self, active: Active, now_s: float) -> None:
+    def _hand_over(self, now_s: float) -> None:
+        active = self._current()
         try:
             self._supervisor.try_revision(active.rev)
         except SupervisorError as error:
-            if active.reason != str(error):
-                active.reason = str(error)
-                self._report(f"revision {active.rev} waits: {error}")
+            line = f"revision {active.rev} waits: {error}"
+            if line != active.said:
+                active.said = line
+                self._report(line)
             active.due_s = now_s + TRIAL_LOOK_S
             return
         self._report(f"revision {active.rev} is installed and handed over for its trial")
-        active.phase = Phase.TRIAL
-        active.due_s = now_s
-        active.state = None  # a large state need not stay in memory through the trial
+        self._active = Active(active.rev)  # without the state: it need not stay in memory through the trial
+        self._active.work = self._look_at_trial
+        self._active.due_s = now_s
 
-    def _trial(self, active: Active, now_s: float) -> None:
+    def _look_at_trial(self, now_s: float) -> None:
+        active = self._current()
         self._reports.look_at(active.rev)
-        progress = self._reports.of(active.rev)
-        if progress is not None and progress.is_final:
-            self._report(f"revision {active.rev}: {progress.status.value}: {progress.message}")
-            self._active = None
         active.due_s = now_s + TRIAL_LOOK_S
+        progress = self._reports.of(active.rev)
+        if progress is None:
+            return
+        self._say(active, progress)
+        if progress.is_final:
+            self._active = None
 
-    def _disk_refused(self, active: Active, now_s: float, error: OSError) -> None:
-        """A disk that refuses in mid-update: what is missing is computed anew, so that it fits or is refused."""
-        self.stop()
-        self._downloads = None
+    # The disk -------------------------------------------------------------------------------------------------------
+    def _with_room(self, active: Active, write: Callable[[], None]) -> None:
+        """Writes; on a full disk once more after collecting garbage. Raises OSError when that does not help."""
+        try:
+            write()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._space.collect(active.rev, owed=self._reports.owed)
+            write()
+
+    def _disk_refused(self, active: Active, error: OSError, now_s: float) -> None:
+        """A disk that refuses in mid-update: what is missing is counted anew, so that it fits or is refused."""
+        self._stop_fetching(active)
+        active.work = None
         if not is_disk_full(error):
-            self._refuse(active.rev, active.retries, Message.INTERNAL, str(error), Status.ERROR)
+            self._tell(active, Broken(f"the storage refuses {error.filename or 'a file'}: {error.strerror}"), now_s)
             return
-        required = self._space.required_bytes(active.infos.values())
-        self._space.collect(active.rev, owed=self._reports.owed)
-        available = self._space.available_bytes()
-        if required > available or active.phase != Phase.FETCH:
-            self._refuse(active.rev, active.retries, Message.NO_SPACE % (required, available), str(error))
+        required, available = self._room_for(active)
+        fetching = active.machine is not None and active.machine.phase is Phase.FETCHING
+        if required > available or not fetching:
+            self._tell(active, SpaceShort(max(required, len(active.raw)), available), now_s)
             return
-        self._attempt_failed(active, now_s, str(error))
-
-
-_TURNS: dict[Phase, Callable[[Engine, Active, float], None]] = {
-    Phase.DESCRIBE: Engine._describe,
-    Phase.FETCH: Engine._fetching,
-    Phase.INSTALL: Engine._install,
-    Phase.HAND_OVER: Engine._hand_over,
-    Phase.TRIAL: Engine._trial,
-}
-
-
-def log_line(message: str) -> str:
-    """One line of a progress's `logs` (contracts/device.md 4.2): what went wrong, for people."""
-    now_s = time.time()
-    line = {
-        "tsec": int(now_s),
-        "tnano": int(now_s % 1 * 1e9),
-        "platform": "pantavisor",
-        "lvl": "ERROR",
-        "src": "updater",
-        "msg": message[:1500],
-    }
-    return json.dumps(line, separators=(",", ":")) + "\n"
+        self._tell(active, DownloadFailed(f"the disk refuses more bytes: {error.strerror}"), now_s)
