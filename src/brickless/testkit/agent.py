@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,11 @@ class ScriptedSupervisor:
 class SimulatedDevice:
     """Storage with the factory revision below `folder`, a scripted supervisor, and the agent as a process."""
 
-    def __init__(self, folder: Path, hub: HubSimulator, **settings: str) -> None:
+    def __init__(self, folder: Path, hub: HubSimulator | None = None, *, url: str = "", **settings: str) -> None:
         self.folder = folder
-        self.hub = hub
+        self._hub = hub
+        #: Where the agent finds its hub: the simulated one unless another address is given.
+        self.url = url or (hub.url if hub else "")
         self.run = folder / "run"
         self.storage = Storage(str(folder / "storage"))
         self.settings = settings
@@ -163,8 +166,16 @@ class SimulatedDevice:
         self.supervisor.stop()
 
     @property
+    def hub(self) -> HubSimulator:
+        """The simulated hub of this device."""
+        if self._hub is None:
+            raise RuntimeError("this device has another hub")
+        return self._hub
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the agent is configured with: everything below `folder`, quick timers, the clock left alone."""
+        address = urllib.parse.urlsplit(self.url)
         return {
             "PV_STORAGE_MNTPOINT": self.storage.root,
             "PV_SYSTEM_RUNDIR": str(self.run),
@@ -172,9 +183,9 @@ class SimulatedDevice:
             "PV_CACHE_DEVMETADIR": f"{self.storage.root}/cache/devmeta",
             "PV_LOG_DIR": f"{self.storage.root}/logs",
             "PV_SYSTEM_INIT_MODE": "appengine",
-            "PH_CREDS_SCHEME": self.hub.url.partition(":")[0],
-            "PH_CREDS_HOST": self.hub.host,
-            "PH_CREDS_PORT": str(self.hub.port),
+            "PH_CREDS_SCHEME": address.scheme,
+            "PH_CREDS_HOST": str(address.hostname),
+            "PH_CREDS_PORT": str(address.port),
             "PH_UPDATER_INTERVAL": "1",
             "PH_METADATA_USRMETA_INTERVAL": "1",
             "PH_METADATA_DEVMETA_INTERVAL": "1",
