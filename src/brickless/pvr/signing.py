@@ -21,66 +21,52 @@ from cryptography.hazmat.primitives import serialization
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import HostileInputError, UserError
-from brickless.core.glob import match
+from brickless.core.signature import (
+    SIGNATURE_SPEC,
+    Coverage,
+    Dialect,
+    Rule,
+    Signature,
+    coverage,
+    parse_signature,
+    payload,
+    payload_of_text,
+    select,
+    signing_input,
+)
 from brickless.pvr import jws
 
-SPEC = "pvs@2"
-TYPE = "PVS"
+__all__ = [
+    "Coverage",
+    "Rule",
+    "Signature",
+    "Signer",
+    "Trust",
+    "Verdict",
+    "cover",
+    "device_hazards",
+    "part_rule",
+    "raw_rule",
+    "sign",
+    "signatures_of",
+    "verify",
+]
+
 FOLDER = "_sigs"
-MAX_HEADER_BYTES = 256 << 10
-MAX_PATTERNS = 4096
-ALGORITHMS = ("RS256", "ES256", "ES384", "ES512")
-
-
-class Rule(NamedTuple):
-    """Which entries a signature covers: those that match an include and no exclude (dialect: `core.glob`)."""
-
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-    def covers(self, path: str) -> bool:
-        """Tell whether the signature protects this entry."""
-        return any(match(pattern, path) for pattern in self.include) and not self.excludes(path)
-
-    def excludes(self, path: str) -> bool:
-        """Tell whether the rule takes this entry out."""
-        return any(match(pattern, path) for pattern in self.exclude)
-
-    def select(self, entries: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the entries that the signature protects."""
-        return {path: value for path, value in entries.items() if self.covers(path)}
-
-
-class Signature(NamedTuple):
-    """A signature as it lies in a state. `protected` is the text that was signed, never written anew."""
-
-    path: str
-    protected: str
-    signature: bytes
-    payload: bytes | None
-    alg: str
-    rule: Rule
-    chain: tuple[x509.Certificate, ...]
+MAX_STATE_BYTES = 64 << 20
 
 
 class Verdict(NamedTuple):
-    """What came of one signature. `signer` is the certificate's subject or the public key that fitted."""
+    """What came of one signature. `signer` is the certificate's subject, or the public key that fitted.
+
+    `signature` is None when `valid` is false: what did not verify has no rule that anybody may count on.
+    """
 
     path: str
     valid: bool
     reason: str
-    alg: str
     signer: str
-    protected: tuple[str, ...]
-    excluded: tuple[str, ...]
-
-
-class Coverage(NamedTuple):
-    """Every entry of a state in exactly one of three lists, by the signatures that verified; all sorted."""
-
-    protected: tuple[str, ...]
-    excluded: tuple[str, ...]
-    notseen: tuple[str, ...]
+    signature: Signature | None
 
 
 class Signer(Protocol):
@@ -123,21 +109,13 @@ def signature_path(name: str) -> str:
     return f"{FOLDER}/{name}.json"
 
 
-def device_hazards(rule: Rule) -> list[str]:
-    """The patterns that the field's devices read in another way than clients do (device.md 1.16), each with a reason.
+def device_hazards(entries: Mapping[str, JsonValue], rule: Rule) -> tuple[str, ...]:
+    """Return the entries that the field's devices select otherwise than clients (device.md 1.16): `**` and braces.
 
-    A device then selects other entries, and refuses the signature.
+    A device makes another payload then, and refuses the signature.
     """
-    hazards = []
-    for pattern in (*rule.include, *rule.exclude):
-        inner = pattern.removesuffix("/**")
-        if pattern == "**":
-            hazards.append("'**' alone matches nothing on a device: name the folders, as in 'web/**'")
-        elif "**" in inner:
-            hazards.append(f"{pattern!r}: a device knows '**' only at the end, behind a slash")
-        elif "{" in inner:
-            hazards.append(f"{pattern!r}: a device does not know braces")
-    return hazards
+    client, device = (set(select(entries, rule, dialect)[0]) for dialect in (Dialect.CLIENT, Dialect.DEVICE))
+    return tuple(sorted(client ^ device))
 
 
 # Making
@@ -156,7 +134,7 @@ def sign(
     `chain` goes into the header, leaf first; None leaves the member out. Raises UserError when the rule covers
     nothing, when the chain's leaf is not the signer's certificate, or when the signer's answer does not verify.
     """
-    covered = rule.select(entries)
+    covered, _ = select(entries, rule, Dialect.CLIENT)
     if not covered:
         raise UserError(
             "signature-covers-nothing",
@@ -170,19 +148,21 @@ def sign(
             f"the first certificate of the chain, {chain[0].subject.rfc4514_string()}, is not that of the signing key",
             hint="Give the chain that belongs to the key with --x5c, or none with --x5c no.",
         )
-    protected = jws.b64url(header_bytes(key, rule, chain))
-    payload = canonical.dumps(covered)
-    signed = signing_input(protected, payload)
-    signature = signer.sign(signed)
-    if not jws.verify(key, jws.algorithm(key), signature, signed):
+    header = jws.b64url(header_bytes(key, rule, chain))
+    document: dict[str, JsonValue] = {"#spec": SIGNATURE_SPEC, "protected": header, "signature": "AA"}
+    bytes_signed = payload(entries, covered)
+    # Read back by the reader of received signatures: what it would refuse is not written.
+    data = signing_input(parse_signature("the new signature", document), bytes_signed)
+    made = signer.sign(data)
+    if not jws.verify(key, jws.algorithm(key), made, data):
         raise UserError(
             "signer-answer-wrong",
             "what the signer returned is no signature of its public key over the data",
             hint="Check that the key, the certificate chain and the signing program belong together.",
         )
-    document: dict[str, JsonValue] = {"#spec": SPEC, "protected": protected, "signature": jws.b64url(signature)}
+    document["signature"] = jws.b64url(made)
     if with_payload:
-        document["payload"] = jws.b64url(payload)
+        document["payload"] = jws.b64url(bytes_signed)
     return document
 
 
@@ -193,17 +173,12 @@ def header_bytes(key: jws.PublicKey, rule: Rule, chain: Sequence[x509.Certificat
         "alg": jws.algorithm(key),
         "jwk": dict(jws.jwk(key)),
         "pvs": {"include": list(rule.include), "exclude": list(rule.exclude)},
-        "typ": TYPE,
+        "typ": "PVS",
     }
     if chain is not None:
         ders = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in chain]
         members["x5c"] = ders or None
     return _compact(members).encode()
-
-
-def signing_input(protected: str, payload: bytes) -> bytes:
-    """The bytes that are signed (RFC 7515, section 5.1)."""
-    return f"{protected}.{jws.b64url(payload)}".encode()
 
 
 def _compact(value: object) -> str:
@@ -222,95 +197,68 @@ def _compact(value: object) -> str:
 # Verifying
 
 
-def is_signature(value: JsonValue) -> bool:
-    """Tell whether an entry of a state is a signature: devices look for the `#spec` alone, wherever it lies."""
-    return isinstance(value, dict) and value.get("#spec") == SPEC
-
-
 def signatures_of(entries: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the signatures of a state by path, sorted."""
-    return {path: entries[path] for path in sorted(entries) if is_signature(entries[path])}
-
-
-def parse(path: str, document: JsonValue) -> Signature:
-    """Read a signature's entry. Raises HostileInputError for anything that a verifier must not guess about."""
-    if not is_signature(document) or not isinstance(document, dict):
-        raise HostileInputError(f"{path} is no signature: its #spec is not {SPEC}")
-    protected, signature, payload = (_text(path, document, key) for key in ("protected", "signature", "payload"))
-    if protected is None or signature is None:
-        raise HostileInputError(f"{path} is no signature: the member 'protected' or 'signature' is missing")
-    if len(protected) > MAX_HEADER_BYTES:
-        raise HostileInputError(f"{path}: the header has more than {MAX_HEADER_BYTES} bytes")
-    # Strict: two readers of the same header must not find two different rules in it.
-    header = canonical.loads(jws.unb64url(protected), max_bytes=MAX_HEADER_BYTES, max_depth=8, strict=True)
-    if not isinstance(header, dict):
-        raise HostileInputError(f"{path}: the header is no JSON object")
-    _check_header(path, header)
-    x5c = header.get("x5c")
-    return Signature(
-        path,
-        protected,
-        jws.unb64url(signature),
-        None if payload is None else _unb64_any(payload),
-        str(header["alg"]),
-        _parse_rule(path, header.get("pvs")),
-        () if x5c is None else tuple(jws.parse_x5c(x5c)),
-    )
-
-
-def _unb64_any(text: str) -> bytes:
-    """An embedded payload: base64url, or the standard alphabet that the reference's listing writes (8.2, 15)."""
-    return jws.unb64url(text.replace("+", "-").replace("/", "_"))
-
-
-def _text(path: str, document: Mapping[str, JsonValue], key: str) -> str | None:
-    value = document.get(key)
-    if value is not None and not isinstance(value, str):
-        raise HostileInputError(f"{path}: the member {key!r} is no text")
-    return value
-
-
-def _check_header(path: str, header: Mapping[str, JsonValue]) -> None:
-    if header.get("typ") != TYPE:
-        raise HostileInputError(f"{path}: the header's typ is not {TYPE}")
-    if header.get("alg") not in ALGORITHMS:
-        raise HostileInputError(
-            f"{path}: the algorithm {str(header.get('alg'))[:20]!r} is none of {_shown(ALGORITHMS)}"
-        )
-    # RFC 7515, 4.1.11: an extension that we do not know must make the signature invalid; b64 changes what is signed.
-    if "crit" in header or "b64" in header:
-        raise HostileInputError(f"{path}: the header has extensions that must be understood, and we know none")
-
-
-def _parse_rule(path: str, value: JsonValue) -> Rule:
-    if not isinstance(value, dict):
-        raise HostileInputError(f"{path}: the header has no rule: 'pvs' is missing")
-    lists: list[tuple[str, ...]] = []
-    for key in ("include", "exclude"):
-        patterns = value.get(key)
-        if patterns is None and key == "exclude" and key in value:
-            patterns = []  # the reference's encoder writes an empty list as null
-        if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
-            raise HostileInputError(f"{path}: the rule's {key!r} is no list of patterns")
-        if len(patterns) > MAX_PATTERNS:
-            raise HostileInputError(f"{path}: the rule's {key!r} has more than {MAX_PATTERNS} patterns")
-        lists.append(tuple(str(pattern) for pattern in patterns))
-    return Rule(lists[0], lists[1])
+    """Return the signatures of a state by path, sorted: devices look for the `#spec` alone, wherever it lies."""
+    return {
+        path: value
+        for path, value in sorted(entries.items())
+        if isinstance(value, dict) and value.get("#spec") == SIGNATURE_SPEC
+    }
 
 
 def verify(entries: Mapping[str, JsonValue], path: str, document: JsonValue, trust: Trust, *, at: datetime) -> Verdict:
     """Verify one signature over a committed state at a time; a verdict, never an exception, for any bytes."""
     try:
-        signature = parse(path, document)
-        payload = canonical.dumps(signature.rule.select(entries))
-        if signature.payload is not None and signature.payload != payload:
-            raise HostileInputError("the payload in the file is not what the rule covers of the state")
-        signer = _check(signature, signing_input(signature.protected, payload), trust, at)
+        signature = parse_signature(path, document)
+        # One signature has one spelling: stray bits in the base64 would let two texts verify.
+        jws.unb64url(signature.protected)
+        jws.unb64url(str(document["signature"]) if isinstance(document, dict) else "")
+        bytes_signed = payload(entries, select(entries, signature.rule, Dialect.CLIENT)[0])
+        _check_embedded(document, bytes_signed)
+        signer = _check(signature, signing_input(signature, bytes_signed), trust, at)
     except HostileInputError as error:
-        return Verdict(path, False, str(error), "", "", (), ())
-    protected = tuple(sorted(p for p in entries if signature.rule.covers(p)))
-    excluded = tuple(sorted(p for p in entries if signature.rule.excludes(p)))
-    return Verdict(path, True, "", signature.alg, signer, protected, excluded)
+        return Verdict(path, False, str(error), "", None)
+    return Verdict(path, True, "", signer, signature)
+
+
+def cover(entries: Mapping[str, JsonValue], verdicts: Iterable[Verdict]) -> Coverage:
+    """Sort every entry of the state by what the valid signatures among `verdicts` do with it."""
+    valid = [verdict.signature for verdict in verdicts if verdict.valid and verdict.signature is not None]
+    return coverage(entries, valid, Dialect.CLIENT)
+
+
+def read_state(raw: bytes) -> dict[str, JsonValue]:
+    """Read the bytes of a committed state for verification.
+
+    Raises HostileInputError where two readers could differ (duplicate keys, text that is not UTF-8).
+    """
+    entries = canonical.loads(raw, max_bytes=MAX_STATE_BYTES, strict=True)
+    if not isinstance(entries, dict):
+        raise HostileInputError("the state is no JSON object")
+    return entries
+
+
+def text_differs(raw: bytes, entries: Mapping[str, JsonValue], signature: Signature) -> bool:
+    """Tell whether a device, which rebuilds payloads from the state's text, would verify other bytes (pvr.md 5.4)."""
+    covered, _ = select(entries, signature.rule, Dialect.CLIENT)
+    return payload_of_text(raw, covered) != payload(entries, covered)
+
+
+def fingerprint(key: jws.PublicKey) -> str:
+    """The hex SHA-256 of the key's SubjectPublicKeyInfo."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return canonical.sha256_hex(der)
+
+
+def _check_embedded(document: JsonValue, bytes_signed: bytes) -> None:
+    """Compare a payload that the file brings along: base64url, or the standard alphabet of the reference's listing."""
+    embedded = document.get("payload") if isinstance(document, dict) else None
+    if embedded is None:
+        return
+    if not isinstance(embedded, str):
+        raise HostileInputError("the payload in the file is no text")
+    if jws.unb64url(embedded.replace("+", "-").replace("/", "_")) != bytes_signed:
+        raise HostileInputError("the payload in the file is not what the rule covers of the state")
 
 
 def _check(signature: Signature, signed: bytes, trust: Trust, at: datetime) -> str:
@@ -324,9 +272,9 @@ def _check(signature: Signature, signed: bytes, trust: Trust, at: datetime) -> s
 def _candidates(signature: Signature, trust: Trust, at: datetime) -> list[tuple[jws.PublicKey, str]]:
     if trust.keys:
         return [(key, f"public key {fingerprint(key)[:16]}") for key in trust.keys]
-    if signature.chain:
-        subject = signature.chain[0].subject.rfc4514_string()
-        return [(jws.chain_key(signature.chain, trust.roots, at=at), subject)]
+    if signature.x5c is not None:
+        chain = jws.parse_x5c([base64.b64encode(der).decode() for der in signature.x5c])
+        return [(jws.chain_key(chain, trust.roots, at=at), chain[0].subject.rfc4514_string())]
     found = [(key, name) for root in trust.roots for key, name in _root_key(root, trust, at)]
     if not found:
         raise HostileInputError("the signature brings no certificate, and no trusted certificate may sign code itself")
@@ -338,38 +286,6 @@ def _root_key(root: x509.Certificate, trust: Trust, at: datetime) -> list[tuple[
         return [(jws.chain_key([root], trust.roots, at=at), root.subject.rfc4514_string())]
     except HostileInputError:
         return []  # not meant for signing code, or not valid now: another one of the pool may be
-
-
-def fingerprint(key: jws.PublicKey) -> str:
-    """The hex SHA-256 of the key's SubjectPublicKeyInfo."""
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return canonical.sha256_hex(der)
-
-
-def coverage(entries: Mapping[str, JsonValue], verdicts: Iterable[Verdict]) -> Coverage:
-    """Sort every entry of the state by what the valid signatures among `verdicts` do with it."""
-    valid = [verdict for verdict in verdicts if verdict.valid]
-    protected = {path for verdict in valid for path in verdict.protected}
-    excluded = {path for verdict in valid for path in verdict.excluded} - protected
-    notseen = entries.keys() - protected - excluded
-    return Coverage(tuple(sorted(protected)), tuple(sorted(excluded)), tuple(sorted(notseen)))
-
-
-def unprotected(found: Coverage) -> list[str]:
-    """Return what keeps a device in strict secure boot from running the state: entries that no signature speaks of."""
-    return [path for path in found.notseen if not path.startswith(f"{FOLDER}/")]
-
-
-def check_canonical(raw: bytes) -> dict[str, JsonValue]:
-    """Read the bytes of a committed state for verification. Raises HostileInputError where readers could differ.
-
-    A device rebuilds payloads from the text as it lies there (pvr.md 5.4): duplicate keys, or a text that is not
-    canonical, mean that it verifies something else than we do.
-    """
-    entries = canonical.loads(raw, max_bytes=64 << 20, strict=True)
-    if not isinstance(entries, dict):
-        raise HostileInputError("the state is no JSON object")
-    return entries
 
 
 def _shown(patterns: Iterable[str]) -> str:
