@@ -22,8 +22,13 @@ class Prn(NamedTuple):
 
 
 def parse(text: str) -> Prn:
-    """Parse a PRN. Raises Malformed when it has not exactly four parts or its resource lacks the leading slash."""
+    """Parse a PRN. Raises Malformed when it has not exactly four parts or its resource lacks the leading slash.
+
+    Accounts and devices of the hub are written `prn:::accounts:/<id>`: with one more colon than the four parts need.
+    """
     parts = text.split(":")
+    if len(parts) == 5 and not parts[1] and not parts[2]:
+        del parts[1]
     if len(parts) != 4 or parts[0] != "prn" or not parts[3].startswith("/"):
         raise Malformed(f"{text[:100]!r} is not a PRN")
     return Prn(parts[1] or DEFAULT_DOMAIN, parts[2], parts[3][1:])
