@@ -62,9 +62,14 @@ class Flattener:
     """
 
     def __init__(
-        self, spool: str | Path | None = None, *, limits: Limits = DEFAULT, report: Callable[[str], None] = ignore
+        self,
+        spool: str | Path | None = None,
+        *,
+        limits: Limits = DEFAULT,
+        report: Callable[[str], None] = ignore,
+        keep_folder_links: bool = False,
     ) -> None:
-        self.tree = Tree(limits)
+        self.tree = Tree(limits, keep_folder_links=keep_folder_links)
         self._limits = limits
         self._spool = spool
         self._report = report

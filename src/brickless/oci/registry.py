@@ -131,6 +131,8 @@ class RegistryClient:
 
     def chunks(self, descriptor: Descriptor, what: str) -> Iterator[bytes]:
         """A blob's bytes, fetched into the cache first, resumed where an earlier attempt stopped (`Blobs`)."""
+        if self.cache.has(descriptor.sha) and not self.cache.verify(descriptor.sha):
+            self.cache.remove(descriptor.sha)  # a disk that forgets must not need a person to mend it
         if not self.cache.has(descriptor.sha):
             if descriptor.media_type in MANIFESTS + INDEXES:
                 yield self._child_manifest(descriptor, what)

@@ -1,8 +1,8 @@
 """`src.json` and an image's configuration -> `lxc.container.conf` and `run.json`. PURE.
 
 The bytes of `lxc.container.conf` are an object of the state, so they follow the reference line by line
-(contract pvr.md 4.5 to 4.7, vectors in spec/vectors/app-template). What the reference renders into a broken line we spell
-so that LXC reads what was meant, or refuse. Additions (user, stop signal) appear only for images that ask for them.
+(contract pvr.md 4.5 to 4.7, vectors in spec/vectors/app-template). What the reference renders into a broken line we
+spell so that LXC reads what was meant, or refuse. Additions (user, stop signal) appear only for images that have them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def is_mounted_only(src: Json) -> bool:
 
 
 def volumes(src: Json, config: Json, era: Era = Era.NEWEST) -> list[Volume]:
-    """The volumes that the image declares or src.json keeps, sorted by their keys; the overlay's own is not among them."""
+    """The volumes that the image declares or src.json keeps, sorted by key, without the root's own overlay."""
     keys = {_untrailed(key) for key in (config.get("Volumes") or {})}
     keys |= {_untrailed(key) for key in (src.get("persistence") or {})}
     keys.discard(OVERLAY_VOLUME)
@@ -90,7 +90,7 @@ def volumes(src: Json, config: Json, era: Era = Era.NEWEST) -> list[Volume]:
 
 
 def render_lxc(src: Json, docker_config: Json, *, group: str | None = None, era: Era = Era.NEWEST) -> str | None:
-    """The text of `lxc.container.conf`, None for an app without a process. Raises `UserError` for what LXC cannot say."""
+    """The text of `lxc.container.conf`, None for an app without a process; `UserError` for what LXC cannot say."""
     del group  # the same for every group; it is part of run.json
     check_template(src)
     if is_mounted_only(src):

@@ -68,9 +68,14 @@ def _show(name: bytes) -> str:
 
 
 class Tree:
-    """The tree that grows layer by layer; `add_layer` takes the entries of the next layer, lowest first."""
+    """The tree that grows layer by layer; `add_layer` takes the entries of the next layer, lowest first.
 
-    def __init__(self, limits: Limits = DEFAULT) -> None:
+    `keep_folder_links`: a folder does not replace a symlink that leads to a folder. So do package managers (`/lib` of a
+    merged `/usr`); image layers do replace it.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT, *, keep_folder_links: bool = False) -> None:
+        self._keep_folder_links = keep_folder_links
         self.root = Node(folder_entry(), 0)
         self.limits = limits
         self._layer = -1
@@ -112,6 +117,9 @@ class Tree:
         if old is not None and old.node.children is not None and entry.type == FOLDER:
             old.node.entry = _nameless(entry)
             old.layer = self._layer
+            return
+        if self._keep_folder_links and entry.type == FOLDER and old is not None and old.node.entry.type == SYMLINK:
+            self._folder(parts, entry.name, make=True)
             return
         children[name] = Slot(Node(_nameless(entry), self._layer), self._layer)
 

@@ -1,0 +1,352 @@
+"""Apps in a repository's working tree: made from an image or a root file system, updated, rendered again.
+
+Order on disk, so that a crash or a full disk at any moment leaves something that `install` mends: everything is
+fetched, checked and built beside the app first; then src.json, root.squashfs, the rendered files, and last the digest
+marker, which alone says that root.squashfs is what src.json asks for. Source: contract pvr.md 4.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from brickless.core import canonical
+from brickless.core.errors import HostileInputError, JsonError, UserError
+from brickless.core.paths import check_state_path
+from brickless.oci import manifest_src, squashfs, template, users
+from brickless.oci.flatten import Flattener, ignore
+from brickless.oci.image import Image
+from brickless.oci.limits import DEFAULT, Limits
+from brickless.oci.manifest import Platform
+from brickless.oci.reference import Reference
+from brickless.oci.registry import Access
+from brickless.oci.rootfs import FolderLayer, TarballLayer
+from brickless.oci.sources import STDIN, is_local, open_image
+from brickless.store import atomic
+
+DOCKER_MARKER = "root.squashfs.docker-digest"
+ROOTFS_MARKER = "root.squashfs.rootfs-digest"
+LXC_CONF, RUN_JSON = "lxc.container.conf", "run.json"
+UP_TO_DATE = "root.squashfs: already up to date."
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What every build needs: a folder for blobs, wishes, credentials, and someone to tell.
+
+    `say` gets the progress lines for people, `report` what could not be kept. `epoch_s` caps the times in the image.
+    """
+
+    cache: Path
+    platforms: Sequence[Platform] = ()
+    access: Access = field(default_factory=Access)
+    stdin: BinaryIO | None = None
+    spool: Path | None = None
+    epoch_s: int | None = None
+    era: template.Era = template.Era.NEWEST
+    limits: Limits = DEFAULT
+    say: Callable[[str], None] = ignore
+    report: Callable[[str], None] = ignore
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """What a person chose for an app, as it goes into src.json."""
+
+    args: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    # The configuration of a root file system, which has none of its own; over an image's it is merged.
+    docker_config: Mapping[str, Any] = field(default_factory=dict)
+    persistence: Mapping[str, str] = field(default_factory=dict)
+    format_options: str = ""
+    docker_source: str = "remote,local"
+
+
+def add_app(
+    repo_dir: Path,
+    name: str,
+    source: str,
+    *,
+    build: Build,
+    kind: str = "docker",
+    settings: AppSettings | None = None,
+    force: bool = False,
+) -> None:
+    """Make the app `name` from an image (`docker`) or a folder or tarball (`rootfs`).
+
+    Raises `UserError`, `HostileInputError`, `OSError`; the repository is as it was then.
+    """
+    name = check_name(name)
+    folder = repo_dir / name
+    if folder.exists() and not force:
+        raise UserError("app-exists", f"App '{name}' exists already", hint="Use --force, or pvr app update.")
+    if kind not in ("docker", "rootfs"):
+        raise UserError("app-type", f"{kind!r} is no type of app that is built from files: docker or rootfs")
+    chosen = settings or AppSettings()
+    src: dict[str, Any] = {"#spec": manifest_src.SPEC, "template": template.TEMPLATE, **_chosen(chosen)}
+    if kind == "docker":
+        src["docker_source"] = chosen.docker_source
+        # As overrides, so that they outlive the next update of the image.
+        src["config"] = {**chosen.docker_config, **chosen.config}
+        _make_docker(repo_dir, folder, src, source, build)
+    else:
+        src["docker_config"] = dict(chosen.docker_config)
+        _make_rootfs(repo_dir, folder, src, source, build)
+
+
+def update_app(repo_dir: Path, name: str, *, build: Build, source: str | None = None) -> None:
+    """Make the app anew from where it came from, or from another `source`; its settings stay.
+
+    Raises as `add_app`.
+    """
+    name = check_name(name)
+    folder = repo_dir / name
+    src = manifest_src.read(folder)
+    if src.get("rootfs_url") or (not src.get("docker_name") and not src.get("docker_digest") and source):
+        _make_rootfs(repo_dir, folder, src, source or str(src["rootfs_url"]), build)
+    elif src.get("docker_name") or source:
+        _make_docker(repo_dir, folder, src, source or tracked(src), build)
+    else:
+        hint = "Give one with --from."
+        raise UserError("app-source", f"App '{name}' does not say where it came from", hint=hint)
+
+
+def install_app(repo_dir: Path, name: str, *, build: Build) -> None:
+    """Render the app's files from src.json, and build root.squashfs unless the marker says that it is the right one."""
+    name = check_name(name)
+    folder = repo_dir / name
+    src = manifest_src.read(folder)
+    digest = src.get("docker_digest")
+    if not digest:
+        render_app(repo_dir, name, era=build.era)
+        build.say("The application is not a docker app, therefore doesn't need to be installed.")
+        return
+    if _marker(folder, DOCKER_MARKER) == digest and (folder / template.ROOT).is_file():
+        render_app(repo_dir, name, era=build.era)
+        build.say(UP_TO_DATE)
+        return
+    _make_docker(repo_dir, folder, src, pinned(src), build, expected=str(digest))
+
+
+def render_app(repo_dir: Path, name: str, *, era: template.Era = template.Era.NEWEST) -> None:
+    """Write `lxc.container.conf` and `run.json` anew from src.json. Raises `UserError` for what cannot be expressed."""
+    folder = repo_dir / check_name(name)
+    src = manifest_src.read(folder)
+    _write(folder, _rendered(repo_dir, name, src, era))
+
+
+def list_apps(repo_dir: Path) -> list[str]:
+    """The names of the folders with a src.json, sorted."""
+    return sorted(entry.name for entry in repo_dir.iterdir() if (entry / manifest_src.NAME).is_file())
+
+
+def remove_app(repo_dir: Path, name: str) -> None:
+    """Remove the app's folder (not its configuration overlay, nor its signature)."""
+    folder = repo_dir / check_name(name)
+    if not folder.is_dir():
+        raise UserError("app-missing", f"App '{folder.name}' doesn't exist", context=str(folder))
+    atomic.remove_tree(str(folder))
+
+
+def check_name(name: str) -> str:
+    """The name without slashes around it. Raises `UserError` for one that is no single folder of a state."""
+    trimmed = name.strip("/")
+    if not trimmed or "/" in trimmed or any(ord(sign) < 33 or sign in ":,\\" for sign in trimmed):
+        raise UserError("app-name", f"{name!r} is no name for an app")
+    check_state_path(f"{trimmed}/{manifest_src.NAME}")
+    return trimmed
+
+
+def tracked(src: Mapping[str, Any]) -> str:
+    """The moving source of an app: its name and tag, or its archive."""
+    if src.get("docker_archive"):
+        return str(src["docker_archive"])
+    tag = src.get("docker_tag")
+    return f"{src['docker_name']}:{tag}" if tag else str(src["docker_name"])
+
+
+def pinned(src: Mapping[str, Any]) -> str:
+    """The exact source of an app, by digest where it came from a registry."""
+    digest = str(src["docker_digest"])
+    if src.get("docker_archive"):
+        return str(src["docker_archive"])
+    if "@" in digest:
+        return digest
+    return f"{src['docker_name']}@{digest}" if src.get("docker_name") else digest
+
+
+def _chosen(settings: AppSettings) -> dict[str, Any]:
+    return {
+        "args": dict(settings.args),
+        "config": dict(settings.config),
+        "persistence": dict(settings.persistence),
+        "format_options": settings.format_options,
+    }
+
+
+def _make_docker(
+    repo_dir: Path, folder: Path, src: dict[str, Any], source: str, build: Build, *, expected: str | None = None
+) -> None:
+    src = {**src, **_tracked_fields(source, src)} if expected is None else dict(src)
+    with ExitStack() as stack:
+        wished = {"platforms": build.platforms, "access": build.access, "stdin": build.stdin, "limits": build.limits}
+        image = stack.enter_context(open_image(source, cache=build.cache, **wished))  # type: ignore[arg-type]
+        _say_platform(image, build)
+        _note_image(src, image, source, expected)
+        flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
+        _flatten(flattener, image, build)
+        _note_user(src, flattener)
+        _finish(repo_dir, folder, src, flattener, build, (DOCKER_MARKER, str(src["docker_digest"])))
+
+
+def _tracked_fields(source: str, src: Mapping[str, Any]) -> dict[str, Any]:
+    """What src.json says of a source: the reference as typed and its tag; a file or folder has neither."""
+    if source == STDIN:
+        return {"docker_name": "", "docker_tag": "", "docker_archive": ""}
+    if is_local(source):
+        return {"docker_name": "", "docker_tag": "", "docker_archive": source}
+    reference = Reference.parse(source)
+    fields = {"docker_name": reference.familiar, "docker_tag": reference.tag}
+    return fields | ({"docker_archive": ""} if "docker_archive" in src else {})
+
+
+def _say_platform(image: Image, build: Build) -> None:
+    if image.defaulted:
+        build.say(f"Found Manifest for default platform ({image.platform}); choose another with --platform.")
+    elif image.from_index:
+        build.say(f"Found Manifest for platform {image.platform}")
+
+
+def _note_image(src: dict[str, Any], image: Image, source: str, expected: str | None) -> None:
+    """Put the image's digest and configuration into src.json; `expected` is the digest that must come out."""
+    local = is_local(source)
+    digest = image.digest if local else f"{Reference.parse(source).familiar}@{image.digest}"
+    if expected is not None:
+        if expected.rpartition("@")[2] != image.digest:
+            hint = "Run pvr app update to take the new one."
+            raise UserError("image-changed", f"{source} is now {image.digest}, no longer {expected}", hint=hint)
+        digest = expected
+    src["docker_digest"] = digest
+    src["docker_config"] = image.config
+    if image.from_index:
+        src["docker_platform"] = str(image.platform)
+    elif expected is None:
+        src.pop("docker_platform", None)
+    for key in ("docker_archive", "docker_name", "docker_tag"):
+        if not src.get(key):
+            src.pop(key, None)
+
+
+def _note_user(src: dict[str, Any], flattener: Flattener) -> None:
+    """Remember the numbers of the image's user: an additive key, since rendering again has no image to look into."""
+    user = str(template.effective_config(src, src.get("docker_config") or {}).get("User") or "")
+    src.pop("docker_user", None)
+    if user:
+        uid, gid = users.resolve(user, flattener)
+        src["docker_user"] = {"user": user, "uid": uid, "gid": gid}
+
+
+def _flatten(flattener: Flattener, image: Image, build: Build) -> None:
+    build.say("Downloading layers...")
+    for number, layer in enumerate(image.layers):
+        build.say(f"Extracting layer {number}")
+        flattener.add(layer)
+    build.say("Stripping qemu files...")
+    build.say("Adding essential structural dirs to operate RO containers")
+    flattener.finish_root()
+
+
+def _make_rootfs(repo_dir: Path, folder: Path, src: dict[str, Any], source: str, build: Build) -> None:
+    path = Path(source)
+    src = {**src, "rootfs_url": source}
+    with ExitStack() as stack:
+        flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
+        if path.is_dir():
+            flattener.add(FolderLayer(path, os.geteuid() == 0, build.report))
+        elif path.is_file():
+            flattener.add(TarballLayer(path))
+        else:
+            raise UserError("rootfs-missing", f"{source} is neither a folder nor a tarball here")
+        _finish(repo_dir, folder, src, flattener, build, (ROOTFS_MARKER, ""))
+
+
+def _finish(
+    repo_dir: Path, folder: Path, src: dict[str, Any], flattener: Flattener, build: Build, marker: tuple[str, str]
+) -> None:
+    """Render, build, and only then write; `marker` is the file that says so, its value the squashfs's own if empty."""
+    marker_name, marker_value = marker
+    options = squashfs.parse_options(str(src.get("format_options") or ""))
+    flattener.exclude(options.excluded)
+    rendered = _rendered(repo_dir, folder.name, src, build.era)
+    with _destination(folder) as target:
+        build.say("Generating root.squashfs")
+        temporary = atomic.temporary_path(str(target / template.ROOT))
+        try:
+            sha = squashfs.build(flattener.squashfs_stream(epoch_s=build.epoch_s), temporary, options=options)
+            if marker_name == ROOTFS_MARKER:
+                src["rootfs_digest"] = marker_value = f"sha256:{sha}"
+            manifest_src.write(target, src)
+            atomic.publish(temporary, str(target / template.ROOT))
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        _write(target, rendered)
+        build.say("Generating squashfs digest")
+        atomic.write_file(str(target / marker_name), marker_value.encode())
+        (target / (ROOTFS_MARKER if marker_name == DOCKER_MARKER else DOCKER_MARKER)).unlink(missing_ok=True)
+
+
+@contextmanager
+def _destination(folder: Path) -> Iterator[Path]:
+    """The app's folder if it exists; for a new app a folder beside it that gets the name when all is written."""
+    if folder.exists():
+        yield folder
+        return
+    fresh = atomic.temporary_path(str(folder))
+    os.mkdir(fresh, 0o755)
+    try:
+        yield Path(fresh)
+        atomic.rename(fresh, str(folder))
+    except BaseException:
+        atomic.remove_tree(fresh)
+        raise
+
+
+def _rendered(repo_dir: Path, name: str, src: Mapping[str, Any], era: template.Era) -> dict[str, bytes]:
+    named = {**src, "name": name}
+    config = cast(Mapping[str, Any], src.get("docker_config") or {})
+    group = template.effective_group(named, _groups(repo_dir))
+    run = template.render_run(named, config, group=group, era=era)
+    files = {RUN_JSON: manifest_src.text(run)}
+    text = template.render_lxc(named, config, group=group, era=era)
+    if text is not None:
+        files[LXC_CONF] = text.encode()
+    return files
+
+
+def _groups(repo_dir: Path) -> list[Mapping[str, Any]]:
+    try:
+        value = canonical.loads((repo_dir / "groups.json").read_bytes())
+    except FileNotFoundError:
+        return []
+    except JsonError as error:
+        raise HostileInputError(f"{repo_dir / 'groups.json'} is no valid JSON: {error}") from error
+    groups = [group for group in value if isinstance(group, dict)] if isinstance(value, list) else []
+    return cast(list[Mapping[str, Any]], groups)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    # A new file each time: the old one may be a hard link into the pool of objects.
+    for name, data in files.items():
+        atomic.write_file(str(folder / name), data)
+
+
+def _marker(folder: Path, name: str) -> str | None:
+    try:
+        return (folder / name).read_text()
+    except FileNotFoundError:
+        return None
