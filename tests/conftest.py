@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def _can_unshare() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
 # Each probe tests exactly what a test of that capability uses, never a user id.
 PROBES: dict[str, Callable[[], bool]] = {
     "userns": _can_unshare,
@@ -36,6 +45,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "registry": lambda: shutil.which("docker-registry") is not None,
     "softhsm": lambda: shutil.which("softhsm2-util") is not None and shutil.which("pkcs11-tool") is not None,
     "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,
+    "ipv6": _has_ipv6,
     "shared": (SHARED / "fixtures" / "states").is_dir,
 }
 
