@@ -27,6 +27,7 @@ from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.trails import TrailRoutes
 from brickless.hub.services.auth import Auth
+from brickless.hub.services.dashboard import Dashboard
 from brickless.hub.services.devices import Devices
 from brickless.hub.services.limits import Limiter
 from brickless.hub.services.logs import Logs
@@ -36,6 +37,7 @@ from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
 from brickless.hub.services.trails import Trails
+from brickless.hub.web.pages import Pages
 
 log = logging.getLogger("brickless.hub")
 
@@ -76,6 +78,7 @@ class Hub:
         self.trails = Trails(self.parts)
         self.objects = Objects(self.parts, self.trails)
         self.logs = Logs(self.parts)
+        self.dashboard = Dashboard(self.parts, self.auth)
         self.application = self._make_application()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -118,14 +121,21 @@ class Hub:
             ),
             canonical=True,
         )
-        router = Router(routes, lambda request: named if request.path.endswith("/.pvrremote") else None)
+        page, page_parts = Pages(self.dashboard, self.events.subscribed).services()
+
+        def by_name(request: Request) -> Service | None:
+            if request.path == "/":
+                return page
+            return named if request.path.endswith("/.pvrremote") else None
+
+        router = Router(routes, by_name)
         application = Application(router, self.auth, self.parts.presence, public_url=self.settings.public_url)
         router.add(AuthRoutes(self.auth, base_url).service())
         router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity).service())
         router.add(trails.service())
         router.add(ObjectRoutes(self.objects, base_url).service())
         router.add(LogRoutes(self.parts, self.logs).service())
-        for service in BlobRoutes(self.objects).services():
+        for service in (*BlobRoutes(self.objects).services(), page_parts):
             router.add(service)
         return application
 

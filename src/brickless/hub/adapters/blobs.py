@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from brickless.hub.domain.errors import Malformed
 from brickless.store.atomic import make_dirs, publish
@@ -77,7 +77,7 @@ class FolderBlobs:
         make_dirs(os.path.dirname(final), mode=0o700)
         publish(temporary, final)
 
-    async def read(self, sha: str, start: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """See `services.ports.Blobs.read`."""
         fd = os.open(self._path(sha), os.O_RDONLY | os.O_CLOEXEC)
         try:

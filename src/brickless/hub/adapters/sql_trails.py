@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import tables
 from brickless.hub.adapters.sql_devices import COLUMNS, device_from
+from brickless.hub.domain import progress as progress_words
 from brickless.hub.domain.filters import StatusFilter
 from brickless.hub.domain.values import Step, Summary, Trail
 
@@ -54,6 +55,7 @@ class SqlTrails:
             "last_touched_ms": trail.last_touched_ms,
             "newest_rev": 0,
             "reported_rev": 0,
+            "done_rev": 0,
         }
         try:
             async with self._connection.begin_nested():
@@ -143,8 +145,9 @@ class SqlTrails:
             return await self._update_step(trail_id, rev, **values)
         done = await self._update_step(trail_id, rev, progress_ms=progress_ms, **values)
         if done:
+            reached = {"done_rev": rev} if status in progress_words.REACHED else {}
             await self._connection.execute(
-                update(tables.trails).where(tables.trails.c.id == trail_id).values(reported_rev=rev)
+                update(tables.trails).where(tables.trails.c.id == trail_id).values(reported_rev=rev, **reached)
             )
         return done
 
@@ -171,13 +174,15 @@ class SqlTrails:
         where = tables.step_objects.c.trail_id == trail_id
         return list(await self._connection.scalars(select(tables.step_objects.c.sha).where(where).distinct()))
 
-    async def summaries(self, owner: str, device_id: str | None) -> list[Summary]:
+    async def summaries(
+        self, owner: str, device_id: str | None, *, limit: int | None = None, without_trail: bool = False
+    ) -> list[Summary]:
         """See `services.ports.Trails.summaries`."""
         newest, reported = tables.steps.alias("newest"), tables.steps.alias("reported")
         joined = (
-            tables.trails.join(tables.devices, tables.devices.c.id == tables.trails.c.id)
-            .join(newest, _at(newest, tables.trails.c.newest_rev))
-            .join(reported, _at(reported, tables.trails.c.reported_rev))
+            tables.devices.join(tables.trails, tables.devices.c.id == tables.trails.c.id, isouter=without_trail)
+            .join(newest, _at(newest, tables.trails.c.newest_rev), isouter=without_trail)
+            .join(reported, _at(reported, tables.trails.c.reported_rev), isouter=without_trail)
         )
         columns = [
             *(tables.devices.c[name] for name in COLUMNS),
@@ -185,13 +190,15 @@ class SqlTrails:
             tables.trails.c.newest_rev,
             newest.c.state_sha.label("newest_sha"),
             newest.c.step_ms.label("newest_step_ms"),
+            newest.c.progress.label("newest_progress"),
+            tables.trails.c.done_rev,
             # The state is the large part of a step, and a fleet list shows none.
             *(reported.c[name].label(f"reported_{name}") for name in _STEP if name != "state"),
         ]
         statement = select(*columns).select_from(joined).where(_LIVE, tables.devices.c.owner == owner)
         if device_id is not None:
             statement = statement.where(tables.devices.c.id == device_id)
-        rows = await self._connection.execute(statement.order_by(tables.devices.c.nick))
+        rows = await self._connection.execute(statement.order_by(tables.devices.c.nick).limit(limit))
         return [_summary(row) for row in rows.mappings()]
 
 
@@ -200,8 +207,10 @@ def _at(steps: Any, rev: ColumnElement[int]) -> ColumnElement[bool]:
 
 
 def _summary(row: RowMapping) -> Summary:
+    if row["newest_rev"] is None:
+        return Summary(device_from(row), 0, -1, "", 0, "{}", -1)
     reported = {name: row[f"reported_{name}"] for name in _STEP if name != "state"}
     return Summary(
         device_from(row), row["last_touched_ms"], row["newest_rev"], row["newest_sha"], row["newest_step_ms"],
-        Step(state=b"", **reported),
+        row["newest_progress"], row["done_rev"], Step(state=b"", **reported),
     )  # fmt: skip

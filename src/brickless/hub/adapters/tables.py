@@ -98,6 +98,7 @@ trails = Table(
     # Kept with each step and each report, so that a fleet list needs one statement and no search.
     Column("newest_rev", Integer, nullable=False),
     Column("reported_rev", Integer, nullable=False),
+    Column("done_rev", Integer, nullable=False),
     ForeignKeyConstraint(["id"], ["devices.id"], ondelete="CASCADE"),
 )
 

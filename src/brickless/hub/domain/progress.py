@@ -12,6 +12,8 @@ DONE = "DONE"
 INPROGRESS = "INPROGRESS"
 CANCEL = "CANCEL"
 WONTGO = "WONTGO"
+#: The device runs the revision.
+REACHED = frozenset({"DONE", "UPDATED"})
 FINAL = frozenset({"DONE", "UPDATED", "WONTGO", "ERROR", "CANCEL", "CANCELED", "CANCELLED"})
 #: What a polling device is still to act on.
 ACTIONABLE = frozenset({"NEW", "QUEUED", "DOWNLOADING", "INPROGRESS", "TESTING"})

@@ -176,11 +176,16 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a fleet list shows of one device."""
+    """What a fleet list shows of one device. A device without a trail has -1 as its revisions and no `reported`.
+
+    `reported` is the step about which the device spoke last, `done_rev` the newest that it reached.
+    """
 
     device: Device
     trail_touched_ms: int
     newest_rev: int
     newest_sha: str
     newest_step_ms: int
+    newest_progress: str
+    done_rev: int
     reported: Step | None = field(default=None)

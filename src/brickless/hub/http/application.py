@@ -6,7 +6,8 @@ import html
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -186,10 +187,11 @@ class Application:
         await self._stream(request, response.body, send)
 
     @staticmethod
-    async def _stream(request: Request, body: AsyncIterator[bytes], send: Send) -> None:
+    async def _stream(request: Request, body: AsyncGenerator[bytes, None], send: Send) -> None:
         try:
-            async for chunk in body:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async with aclosing(body) as chunks:
+                async for chunk in chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except ClientGone:
             return
         except OSError:

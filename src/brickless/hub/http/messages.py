@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -84,6 +84,11 @@ class Request:
             if not message.get("more_body", False):
                 return
 
+    async def gone(self) -> None:
+        """Returns when the client has closed the connection; for answers that never end by themselves."""
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+
     async def body(self, max_bytes: int = MAX_JSON_BYTES) -> bytes:
         """The whole body. Raises TooLarge beyond `max_bytes`, before reading it when the client announced its size."""
         announced = self.headers.get(b"content-length", b"0")
@@ -121,7 +126,7 @@ class Response:
 
     def __init__(
         self,
-        body: bytes | AsyncIterator[bytes] = b"",
+        body: bytes | AsyncGenerator[bytes, None] = b"",
         *,
         status: int = 200,
         headers: tuple[tuple[str, str], ...] = (),

@@ -14,6 +14,14 @@ from brickless.hub.services.parts import Parts
 _EMAIL = re.compile(r"[^@\s]{1,64}@[A-Za-z0-9.-]{1,190}\Z")
 _NICK = re.compile(r"[a-zA-Z0-9_\-+%]{3,23}\Z")
 MAX_PASSWORD_CHARS = 256
+#: First segments of the hub's own addresses; `/<nick>/<device>/.pvrremote` must never be one of them.
+RESERVED_NICKS = frozenset(
+    {
+        "auth", "objects", "devices", "trails", "plog", "logs", "healthz", "dash", "subscriptions", "metrics", "apps",
+        "profiles", "dash-ui",
+        "cron", "callbacks", "exports", "tokens", "changes", "local-s3", "swagger", "readyz", "api-docs",
+    }
+)  # fmt: skip
 _MAX_NAME_CHARS = 400
 _RECOVERY = "password recovery"
 
@@ -150,6 +158,8 @@ class Auth:
                 raise Precondition(f"Accounts need {'an' if name == 'email' else 'a'} {name}")
         if not _EMAIL.match(email):
             raise Precondition("This is not an e-mail address")
+        if nick.lower() in RESERVED_NICKS:
+            raise Precondition("This nick is reserved: addresses of the hub begin with it")
         if not _NICK.match(nick):
             raise Precondition("A nick has 3 to 23 characters: letters, digits, '_', '-', '+' and '%'")
         if len(password) > MAX_PASSWORD_CHARS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -195,7 +195,7 @@ class Objects:
             raise NotFound("The bytes of this object were not uploaded yet")
         return size_bytes
 
-    def read(self, claims: Claims, start: int, length: int) -> AsyncIterator[bytes]:
+    def read(self, claims: Claims, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a download."""
         return self._parts.blobs.read(claims.sha, start, length)
 

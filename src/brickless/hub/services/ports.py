@@ -6,7 +6,7 @@ is durable when the block is left and undone when it raises.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -149,8 +149,10 @@ class Trails(Protocol):
     async def objects_of(self, trail_id: str) -> list[str]:
         """Every object that a step of the trail names."""
 
-    async def summaries(self, owner: str, device_id: str | None) -> list[Summary]:
-        """One row a device that has a trail, in one statement whatever the number of devices."""
+    async def summaries(
+        self, owner: str, device_id: str | None, *, limit: int | None = None, without_trail: bool = False
+    ) -> list[Summary]:
+        """One row a device (`without_trail`: also those that have none), in one statement however many there are."""
 
 
 class Objects(Protocol):
@@ -250,7 +252,7 @@ class Blobs(Protocol):
         Raises Malformed when size or hash differ; nothing is kept then.
         """
 
-    def read(self, sha: str, start: int, length: int) -> AsyncIterator[bytes]:
+    def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """A range of the bytes."""
 
 

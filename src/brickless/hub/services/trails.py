@@ -290,7 +290,7 @@ class Trails:
             )
             if not done:
                 raise Malformed("There is no such revision on this device's trail")
-            await session.trails.touch(trail_id, now_ms, insync=status in {"DONE", "UPDATED"})
+            await session.trails.touch(trail_id, now_ms, insync=status in progresses.REACHED)
         self._parts.changed(trail.owner, trail_id)
         return stored
 

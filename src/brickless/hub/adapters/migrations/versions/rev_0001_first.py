@@ -127,6 +127,7 @@ def _trails() -> None:
         sa.Column("last_touched_ms", sa.BigInteger(), nullable=False),
         sa.Column("newest_rev", sa.Integer(), nullable=False),
         sa.Column("reported_rev", sa.Integer(), nullable=False),
+        sa.Column("done_rev", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["id"], ["devices.id"], name=op.f("fk_trails_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trails")),
     )
