@@ -25,7 +25,7 @@ MAX_DEPTH = 64
 # `1e400000` is eight bytes of text and 400001 digits of canonical form: past this many we refuse instead of expanding.
 MAX_NUMBER_DIGITS = 4096
 
-_NOT_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\[\]{}"]++', re.DOTALL)
+_NOT_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^\[\]{}"]++', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _PLAIN = re.compile(r"[A-Za-z0-9_#-]+")
@@ -126,7 +126,6 @@ def _check_depth(text: str, max_depth: int) -> None:
         return
     depth = 0
     for bracket in _NOT_BRACKETS.sub("", text):
-        # An unclosed string leaves its quote and what follows; the parser refuses it a moment later.
         depth += 1 if bracket in "[{" else -1
         if depth > max_depth:
             raise JsonError(f"the JSON text is nested deeper than {max_depth} levels", rule="json-too-deep")
