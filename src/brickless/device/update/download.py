@@ -57,19 +57,6 @@ class _StoppedError(BricklessError):
 class Downloads:
     """A number of objects on their way. Made and asked by one thread; `wake` is called when an object has ended."""
 
-    __slots__ = (
-        "_check",
-        "_done",
-        "_lock",
-        "_objects",
-        "_queue",
-        "_received",
-        "_stop",
-        "_threads",
-        "_transport",
-        "_wake",
-    )
-
     def __init__(
         self,
         objects: ObjectStore,
@@ -88,6 +75,7 @@ class Downloads:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._bug: Exception | None = None
 
     def start(self, infos: Iterable[ObjectInfo], max_count: int) -> None:
         """Adds objects and sees to it that at most `max_count` threads work on them."""
@@ -103,7 +91,9 @@ class Downloads:
             threading.stack_size(before)
 
     def ended(self) -> list[Outcome]:
-        """Outcomes since the last call."""
+        """Outcomes since the last call. Raises what a thread has died of."""
+        if self._bug is not None:
+            raise self._bug
         with self._lock:
             found, self._done = self._done, []
         return found
@@ -129,6 +119,9 @@ class Downloads:
                 except IndexError:
                     return
                 self._end(self._fetch(info, clients))
+        except Exception as error:  # a bug of ours: it must not end as a thread that is silently gone
+            self._bug = error
+            self._wake()
         finally:
             for client in clients.values():
                 client.close()
@@ -147,10 +140,10 @@ class Downloads:
                 end, reason = self._fill(info, partial, clients)
                 self._received[info.sha] = partial.size_bytes if end != End.BROKEN else 0
                 return Outcome(info, end, reason, max(0, self._received[info.sha] - before))
+        except _DiskError as error:
+            return Outcome(info, End.DISK, str(error), disk_error=error.error)
         except OSError as error:
-            return Outcome(
-                info, End.DISK, f"the object store refused object {info.sha[:16]}: {error.strerror or error}"
-            )
+            return Outcome(info, End.DISK, f"The disk refuses object {info.sha[:16]}: {error}", disk_error=error)
         except HostileInputError as error:  # an address that is none, or of a scheme that the hub may not give
             return Outcome(info, End.BROKEN, str(error))
 

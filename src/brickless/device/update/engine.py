@@ -396,8 +396,8 @@ class Engine:
         self._reports.look_at(active.rev)
         active.due_s = now_s + TRIAL_LOOK_S
         progress = self._reports.of(active.rev)
-        if progress is None:
-            return
+        if progress is None or not (progress.is_final or progress.status in {Status.INPROGRESS, Status.TESTING}):
+            return  # what stands there is still ours
         self._say(active, progress)
         if progress.is_final:
             self._active = None
