@@ -1,13 +1,14 @@
 """The U-Boot back end: `<S>/boot/uboot.txt`, the variables that bootloader and runtime exchange (device.md 3.3, 3.4).
 
-The order in which an update touches the disk, and what a power cut after each step leads to:
+The order in which an update touches the disk (`core.update`), and what a power cut after each step leads to:
 
-    1. progress DONE is written      the next boot still tries the revision once more, and commits then
-    2. `commit`: pv_rev=X, no pv_try  the next boot runs X as the committed revision
-    3. `.pv/done` is written         X counts as a rollback point
+    1. `set_try`: pv_try=X            the next boot tries X, once
+    2. `commit`: pv_rev=X, no pv_try  the next boot runs X: this write is the one point at which old becomes new
+    3. progress DONE, then `.pv/done` for people, the hub and the collection of garbage; made up for at the next boot
 
-    A failed try: progress ERROR first, then the reboot with `pv_try` still set; the bootloader falls back by itself.
+    A try that failed: progress ERROR first, then the reboot with `pv_try` still set, and the bootloader falls back.
     `fail` clears `pv_try` on the boot that fell back, never on the failing one, and only once the error is on disk.
+    Only a trial in place clears it while the revision's containers still run, before they go back.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class UBoot:
         self._store(bootenv.request_try(self._load(), rev))
 
     def commit(self, rev: str) -> None:
-        """Make `rev` the committed revision and end its try. Its progress DONE must be on the disk already."""
+        """Make `rev` the committed revision and end its try."""
         self._store(bootenv.commit(self._load(), rev))
 
     def fail(self) -> None:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from brickless.core.groups import Group
 from brickless.device.supervise import recovery
-from brickless.device.supervise.ports import Exited, Handle, Happening, Job, Machine, Running, Started
+from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Running, Started
+from brickless.device.supervise.ports import Machine
 from brickless.device.supervise.unit import LIVE, Goal, Leaving, Status, Unit
 from brickless.linux.lxc import describe_exit
 

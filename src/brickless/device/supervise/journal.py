@@ -13,26 +13,25 @@ from typing import NamedTuple
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import HostileInputError
 from brickless.core.paths import check_revision
-from brickless.device.supervise.ports import Handle, Running
+from brickless.device.supervise.jobs import Handle, Running
 from brickless.store import atomic
 
 MAX_BYTES = 65536
 
 
-class Trial(NamedTuple):
+class Tried(NamedTuple):
     """A revision being tried. `reboot` says whether the bootloader booted it; `previous` is where a failure leads."""
 
     rev: str
     previous: str
     reboot: bool
-    testing: bool = False
 
 
 class Session(NamedTuple):
     """What runs."""
 
     rev: str
-    trial: Trial | None = None
+    trial: Tried | None = None
 
 
 class Record(NamedTuple):
@@ -113,7 +112,7 @@ def _session(value: JsonValue) -> Session | None:
     given = value["trial"]
     if not isinstance(given, dict):
         return Session(rev)
-    trial = Trial(str(given["rev"]), str(given["previous"]), bool(given["reboot"]), bool(given["testing"]))
+    trial = Tried(str(given["rev"]), str(given["previous"]), bool(given["reboot"]))
     check_revision(trial.rev)
     check_revision(trial.previous)
     return Session(rev, trial)

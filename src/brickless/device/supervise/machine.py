@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from brickless.core.disks import Disk
 from brickless.device.supervise import logs, volumes
+from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Running, Started
 from brickless.device.supervise.journal import Journal, Record
-from brickless.device.supervise.ports import Exited, Handle, Happening, Job, Running, Started
 from brickless.device.supervise.volumes import Roots
 from brickless.linux import cgroup, kmsg, lxc
 from brickless.store import atomic

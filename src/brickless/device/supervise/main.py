@@ -7,6 +7,7 @@ import select
 import sys
 import time
 
+from brickless.core.update_types import HubGate, Policy
 from brickless.device import config as configuration
 from brickless.device.boot.backend import backend
 from brickless.device.config import Config
@@ -106,11 +107,13 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     storage = Storage(root)
     for leftover in storage.prepare():
         machine.say(f"storage: {leftover} of an interrupted write removed")
-    limits = Limits(
-        goals_timeout_s=float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT")),
-        commit_delay_s=float(settings.seconds("PV_UPDATER_COMMIT_DELAY")),
-        network_timeout_s=float(settings.seconds("PH_UPDATER_NETWORK_TIMEOUT")),
+    policy = Policy(
+        max_retries=settings.integer("PV_REVISION_RETRIES"),
+        commit_delay_s=settings.seconds("PV_UPDATER_COMMIT_DELAY"),
+        hub_timeout_s=settings.seconds("PH_UPDATER_NETWORK_TIMEOUT"),
+        hub_gate=HubGate.REACHED if settings.flag("PV_CONTROL_REMOTE") else HubGate.OFF,
     )
+    limits = Limits(float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT")), policy)
     supervisor = Supervisor(machine, storage, backend(settings.text("PV_BOOTLOADER_TYPE"), root), limits)
     server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
     skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")

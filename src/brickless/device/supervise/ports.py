@@ -5,54 +5,18 @@ Everything that can block, fail or take time goes through here; the rest of the 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from brickless.core.container import Container
-
-
-class Handle(NamedTuple):
-    """A container's monitor: its pid, and its start time in clock ticks, which together name one process for ever."""
-
-    pid: int
-    ticks: int
-
-
-class Job(NamedTuple):
-    """One container of one revision. `fingerprint` tells whether two revisions mean the same container by a name."""
-
-    container: Container
-    rev: str
-    fingerprint: str
-
-
-class Running(NamedTuple):
-    """A container that an earlier supervisor started and that still runs."""
-
-    name: str
-    rev: str
-    fingerprint: str
-    handle: Handle
-    started: bool
-
-
-class Started(NamedTuple):
-    """A container's init runs."""
-
-    name: str
-
-
-class Exited(NamedTuple):
-    """A container's monitor is gone, so it is. `status` is the wait status of its init, None if nobody saw it."""
-
-    name: str
-    status: int | None
-
-
-Happening = Started | Exited
+from brickless.core.disks import Disk
+from brickless.device.supervise.jobs import Handle, Happening, Job, Running
+from brickless.device.supervise.journal import Journal
 
 
 class Machine(Protocol):
     """The kernel, LXC and PID 1 as the supervisor sees them. All methods return at once and raise `OSError`."""
+
+    journal: Journal
+    disks: tuple[Disk, ...]
 
     def now_s(self) -> float:
         """Seconds of a clock that only goes forward."""
@@ -84,4 +48,20 @@ class Machine(Protocol):
 
     def last_words(self, name: str, rev: str) -> str:
         """The end of what the container said, for the reason of a failure."""
+        ...
+
+    def log_to(self, rev: str) -> None:
+        """Write the log of `rev` from now on."""
+        ...
+
+    def tell_init(self, words: str) -> None:
+        """A line for PID 1."""
+        ...
+
+    def discover(self) -> list[Running]:
+        """The containers that an earlier supervisor started and that still run; watched from now on."""
+        ...
+
+    def happenings(self) -> list[Happening]:
+        """What happened to containers since the last call."""
         ...

@@ -13,7 +13,7 @@ from brickless.core.errors import HostileInputError
 from brickless.core.progress import FINAL, Progress, Status, parse_progress
 from brickless.core.state import State, parse_state
 from brickless.core.transition import boot_order
-from brickless.device.supervise.ports import Job
+from brickless.device.supervise.jobs import Job
 from brickless.store.trails import FACTORY, Storage
 
 UNCOMPARED = frozenset({"src.json", "build.json"})

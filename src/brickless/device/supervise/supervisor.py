@@ -1,26 +1,29 @@
 """The supervisor: boots a revision, drives its trial to a commit or a rollback, and takes requests in between.
 
-The order on the disk at the end of a trial is that of `boot.uboot`: progress first, then the bootloader, then
-`.pv/done`. A trial that the bootloader started fails by a reboot; one in place fails by a `converge` back, and by a
-reboot only if that fails as well.
+What an update does and when is decided by `core.update`, how containers stand by `engine`; here both meet the disk,
+the bootloader and PID 1. Everything may end at any point: what is on the disk, in the bootloader's variables and in
+the journal (`/run`) is enough to go on.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from brickless.core import transition
+from brickless.core import transition, update
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import BricklessError, HostileInputError
 from brickless.core.paths import check_revision
 from brickless.core.progress import Message, Progress, Status
+from brickless.core.update_types import Booted, ObjectBroken, Policy, Refused, TrialStarted
 from brickless.device.boot.backend import Bootloader
-from brickless.device.supervise import revisions, verdict
+from brickless.device.supervise import revisions
 from brickless.device.supervise.engine import Engine
-from brickless.device.supervise.journal import Session, Trial
-from brickless.device.supervise.machine import LinuxMachine
+from brickless.device.supervise.journal import Session, Tried
+from brickless.device.supervise.ports import Machine
 from brickless.device.supervise.revisions import Revision
+from brickless.device.supervise.trial import Standing, Trial
 from brickless.device.supervise.unit import Goal, Unit
 from brickless.store.trails import FACTORY, Storage
 
@@ -32,36 +35,35 @@ class RefusedError(BricklessError):
     """A request that cannot be served now; the message says why."""
 
 
+class BrokenObjectsError(HostileInputError):
+    """Files of a revision that do not hash to what its state says."""
+
+
 class Limits(NamedTuple):
     """Times from the configuration, in seconds."""
 
     goals_timeout_s: float
-    commit_delay_s: float
-    network_timeout_s: float
+    policy: Policy
 
 
 class Supervisor:
-    """One device. `tick` after each event and at `due_s`."""
+    """One device. `tick` after each event and at `due_s`. It is the `Hands` of its trial."""
 
     __slots__ = (
         "_boot",
+        "_ending",
         "_engine",
-        "_hub_away_since_s",
-        "_hub_ever",
+        "_hub_reachable",
         "_limits",
         "_machine",
-        "_message",
         "_reboot_at_s",
         "_revision",
-        "_rolled_back",
         "_storage",
-        "_testing_since_s",
         "_trial",
-        "_trial_since_s",
         "on_revision",
     )
 
-    def __init__(self, machine: LinuxMachine, storage: Storage, boot: Bootloader, limits: Limits) -> None:
+    def __init__(self, machine: Machine, storage: Storage, boot: Bootloader, limits: Limits) -> None:
         self._machine = machine
         self._storage = storage
         self._boot = boot
@@ -69,13 +71,10 @@ class Supervisor:
         self._engine = Engine(machine, limits.goals_timeout_s)
         self._revision: Revision | None = None
         self._trial: Trial | None = None
-        self._trial_since_s = 0.0
-        self._testing_since_s = 0.0
-        self._message = ""
-        self._hub_ever = False
-        self._hub_away_since_s: float | None = machine.now_s()
-        self._rolled_back = False
+        self._hub_reachable = False
         self._reboot_at_s: float | None = None
+        # What PID 1 is told at that time: reboot, or poweroff.
+        self._ending = "reboot"
         self.on_revision: Callable[[Revision], None] = _nothing
 
     # -- boot ------------------------------------------------------------------------------------------------------
@@ -88,41 +87,69 @@ class Supervisor:
             return
         stored = self._boot.read()
         trying = bool(wanted == stored.try_ and wanted != stored.rev)
-        trial = Trial(wanted, stored.rev, reboot=True) if trying else None
-        self._trial = trial
-        revision = self._first_good(wanted, stored.rev, verify=verify)
+        if trying:
+            self._boot_trial(wanted, stored.rev, verify=verify)
+            return
+        revision = self._first_good(revisions.fallbacks(self._storage, wanted, stored.rev), verify=verify)
+        self._close_old_tries(wanted, stored.try_)
         if revision is None:
             self._reboot_in(BAD_REVISION_DELAY_S)
             return
-        if trial is None:
-            self._close_failed_tries(wanted, stored.try_)
-            self._settle_committed(revision.rev)
-        else:
-            self._write_progress(trial.rev, Status.INPROGRESS, Message.TRYING)
-        self._run(revision, trial, keep_session=True)
+        self._settle(revision.rev, Booted(revision.rev))
+        self._machine.journal.keep_session(Session(revision.rev))
+        self._enter(revision, trial=False)
+
+    def _boot_trial(self, rev: str, previous: str, *, verify: bool) -> None:
+        """The bootloader tries `rev`: nothing else will do, and whatever is wrong with it ends in the way back."""
+        self._machine.tell_init("trial 1")
+        trial = self._begin(rev, previous)
+        trial.send(Booted(rev, trying=True))
+        if self._reboot_at_s is not None:
+            return
+        try:
+            revision = self._whole(rev, verify=verify)
+        except BrokenObjectsError as error:
+            trial.send(ObjectBroken(str(error)))
+            return
+        except (OSError, HostileInputError) as error:
+            trial.send(Refused(_boot_message(error), str(error)))
+            return
+        self._machine.journal.keep_session(Session(rev, Tried(rev, previous, reboot=True)))
+        self._enter(revision, trial=True)
 
     def _resume(self, session: Session) -> None:
-        """Another supervisor ran before us since the boot: its containers may still run."""
-        revision = revisions.load(self._storage, session.rev)
+        """Another supervisor ran before us since the boot: its containers may still run, its trial is taken up."""
         self._machine.say(f"supervisor started again at revision {session.rev}")
-        self._run(revision, session.trial, keep_session=False)
+        revision = revisions.load(self._storage, session.rev)
+        tried = session.trial
+        if tried is None:
+            self._enter(revision, trial=False)
+            return
+        trial = self._begin(tried.rev, tried.previous)
+        if tried.reboot:
+            trial.send(Booted(tried.rev, trying=True))
+            if self._reboot_at_s is None:
+                self._enter(revision, trial=True)
+        else:
+            trial.send(TrialStarted(reboot=False, detail="the supervisor was started again"))
 
-    def _first_good(self, wanted: str, committed: str, *, verify: bool) -> Revision | None:
-        """The wanted revision if it is whole; on trial nothing else will do, otherwise the best that is left."""
-        candidates = [wanted] if self._trial is not None else revisions.fallbacks(self._storage, wanted, committed)
+    def _begin(self, rev: str, previous: str) -> Trial:
+        stored = revisions.progress_of(self._storage, rev)
+        again = stored is not None and stored.is_final and stored.status is not Status.ERROR
+        state = update.start(rev, previous=previous, stored=stored, policy=self._limits.policy, again=again)
+        self._trial = Trial(self, state)
+        return self._trial
+
+    def _first_good(self, candidates: list[str], *, verify: bool) -> Revision | None:
+        """The first revision that is whole; each one that is not is named with its fault."""
         for rev in candidates:
             try:
                 revision = self._whole(rev, verify=verify)
             except (OSError, HostileInputError) as error:
                 self._machine.say(f"revision {rev} cannot run: {error}")
-                if self._trial is not None:
-                    self._record_error(rev, _boot_message(error), str(error))
-                    self._machine.say(f"revision {rev} ERROR {error}")
-                    self._reboot_in(0.0)
-                    return None
                 continue
-            if rev != wanted:
-                self._machine.say(f"revision {rev} runs in place of {wanted}")
+            if rev != candidates[0]:
+                self._machine.say(f"revision {rev} runs in place of {candidates[0]}")
             return revision
         self._machine.say(
             f"no revision can run: tried {', '.join(candidates)}; rebooting in {BAD_REVISION_DELAY_S:g} s"
@@ -139,50 +166,37 @@ class Supervisor:
                 raise BrokenObjectsError(" ".join(faults[:3]))
         return revision
 
-    def _close_failed_tries(self, running: str, tried: str) -> None:
-        """On the boot after a failed try: its error first, then the bootloader's variable (device.md 3.3)."""
+    def _close_old_tries(self, running: str, tried: str) -> None:
+        """On a boot that is no try: what was tried before ended, one way or the other (device.md 3.3)."""
+        known = self._storage.revisions()
+        if tried and tried != running and tried in known:
+            self._settle(tried, Booted(running, fell_back=True))
+        elif tried:
+            self._boot.fail()
         for rev in revisions.unfinished(self._storage, running):
-            self._record_error(rev, Message.UNEXPECTED_ROLLBACK, "the device came back without it")
-            self._machine.say(f"revision {rev} ERROR {Message.UNEXPECTED_ROLLBACK}")
-        if not tried:
-            return
-        if tried != running and tried in self._storage.revisions():
-            progress = revisions.progress_of(self._storage, tried)
-            if not revisions.is_final(progress):
-                self._record_error(tried, Message.UNEXPECTED_ROLLBACK, "the bootloader fell back")
-                self._machine.say(f"revision {tried} ERROR {Message.UNEXPECTED_ROLLBACK}")
-        self._boot.fail()
+            self._settle(rev, Booted(running))
 
-    def _settle_committed(self, rev: str) -> None:
-        """Bring the markers of a committed revision up to date: the factory's, and what a power cut left undone."""
-        progress = revisions.progress_of(self._storage, rev)
-        if rev == FACTORY and (progress is None or progress.status is not Status.DONE):
-            self._write_progress(rev, Status.DONE, Message.FACTORY)
-        elif progress is None or progress.status is not Status.DONE:
-            self._write_progress(rev, Status.DONE, Message.DONE)
-        if not self._storage.is_done(rev):
-            self._storage.mark_done(rev)
+    def _settle(self, rev: str, booted: Booted) -> None:
+        """Bring one revision's markers up to date after a boot; what the disk refuses is said."""
+        stored = revisions.progress_of(self._storage, rev)
+        trial = Trial(self, update.start(rev, previous=booted.running, stored=stored, policy=self._limits.policy))
+        trial.send(booted)
 
-    def _run(self, revision: Revision, trial: Trial | None, *, keep_session: bool) -> None:
-        now_s = self._machine.now_s()
-        self._trial, self._trial_since_s, self._testing_since_s = trial, now_s, now_s
-        if keep_session:
-            self._machine.journal.keep_session(Session(revision.rev, trial))
-        self._machine.tell_init(f"trial {int(trial is not None)}")
-        self._enter(revision)
-        self._engine.adopt(self._machine.discover())
-        self._engine.tick()
-
-    def _enter(self, revision: Revision) -> None:
-        """Make a revision the running one and bring its containers up."""
+    def _enter(self, revision: Revision, *, trial: bool) -> None:
+        """Make a revision the running one and bring its containers up; those that run already are adopted."""
         self._revision = revision
         self._machine.disks = revision.state.disks
         self._machine.log_to(revision.rev)
+        self._machine.tell_init(f"trial {int(trial)}")
         if self._storage.current() != revision.rev:
             self._storage.set_current(revision.rev)
         self.on_revision(revision)
         self._machine.say(f"revision {revision.rev} started")
-        self._engine.converge(revision.rev, revision.state.groups, revision.jobs, trial=self._trial is not None)
+        first = not self._engine.rev
+        self._engine.converge(revision.rev, revision.state.groups, revision.jobs, trial=trial)
+        if first:
+            self._engine.adopt(self._machine.discover())
+        self._engine.tick()
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -191,139 +205,118 @@ class Supervisor:
         for event in self._machine.happenings():
             self._engine.happened(event)
         self._engine.tick()
-        now_s = self._machine.now_s()
         if self._reboot_at_s is not None:
-            if now_s >= self._reboot_at_s and self._engine.is_quiet:
+            if self._machine.now_s() >= self._reboot_at_s and self._engine.is_quiet:
                 self._reboot_at_s = None
-                self._machine.tell_init("reboot")
+                self._machine.tell_init(self._ending)
             return
-        if self._trial is not None:
-            self._judge(self._trial, now_s)
-        else:
+        if self._trial is None:
             self._watch_committed()
+            return
+        self._trial.tick(self._standing())
+        if self._trial.finished:
+            self._end_trial()
 
     def due_s(self) -> float | None:
         """When `tick` must be called at the latest."""
-        times = [self._engine.due_s(), self._verdict_due_s()]
-        if self._reboot_at_s is not None:
-            times.append(self._reboot_at_s if self._engine.is_quiet else None)
+        times = [self._engine.due_s(), None if self._trial is None else self._trial.due_s()]
+        if self._reboot_at_s is not None and self._engine.is_quiet:
+            times.append(self._reboot_at_s)
         return min((at for at in times if at is not None), default=None)
 
-    def _verdict_due_s(self) -> float | None:
-        if self._trial is None or self._reboot_at_s is not None:
-            return None
-        now_s = self._machine.now_s()
-        found = verdict.judge(self._facts(self._trial, now_s))
-        if isinstance(found, verdict.Wait):
-            return None if found.within_s is None else now_s + found.within_s
-        return now_s
+    def _standing(self) -> Standing:
+        engine = self._engine
+        return Standing(
+            reached=engine.goal() <= Goal.ACHIEVED,
+            stable=engine.is_stable,
+            failed="; ".join(f"{failure.name}: {failure.reason}" for failure in engine.failures),
+            late=", ".join(f"{unit.name} is {unit.status.name}" for unit in engine.late()),
+            quiet=engine.is_quiet,
+        )
+
+    def _end_trial(self) -> None:
+        self._trial = None
+        self._engine.trial = False
+        self._machine.journal.keep_session(Session(self._engine.rev))
+        self._machine.tell_init("trial 0")
 
     def _watch_committed(self) -> None:
         """Without a trial: a container that nothing brings back takes the device down, slowly (device.md 3.8)."""
-        if self._rolled_back and self._engine.goal() <= Goal.ACHIEVED:
-            self._rolled_back = False
-        failed = [f"{failure.name}: {failure.reason}" for failure in self._engine.failures]
-        if self._rolled_back and not failed:
-            failed = [f"{unit.name} did not come back" for unit in self._engine.late()]
+        failed = self._standing().failed
         if failed:
-            self._machine.say(f"revision {self._engine.rev} failed, {'; '.join(failed)}")
-            self._reboot_in(0.0 if self._rolled_back else BAD_REVISION_DELAY_S)
+            self._machine.say(f"revision {self._engine.rev} failed, {failed}: rebooting in {BAD_REVISION_DELAY_S:g} s")
+            self._reboot_in(BAD_REVISION_DELAY_S)
 
     def _reboot_in(self, delay_s: float) -> None:
         self._reboot_at_s = self._machine.now_s() + delay_s
         if delay_s == 0:
             self._engine.stop_all()
 
-    # -- the trial -------------------------------------------------------------------------------------------------
+    # -- hands of a trial ------------------------------------------------------------------------------------------
 
-    def _facts(self, trial: Trial, now_s: float) -> verdict.Facts:
-        since_s = self._engine.reached_s()
-        held_s = None if since_s is None else now_s - max(since_s, self._testing_since_s)
-        away_s = self._hub_away_since_s
-        needed = not trial.rev.startswith("locals/")
-        return verdict.Facts(
-            testing=trial.testing,
-            goal=self._engine.goal(),
-            late=tuple(unit.name for unit in self._engine.late()),
-            failures=tuple(f"{failure.name}: {failure.reason}" for failure in self._engine.failures),
-            stable=self._engine.is_stable,
-            held_s=held_s,
-            elapsed_s=now_s - self._trial_since_s,
-            hub_ever=self._hub_ever,
-            hub_away_s=None if away_s is None or not needed else now_s - max(away_s, self._trial_since_s),
-            hub_needed=needed,
-            network_timeout_s=self._limits.network_timeout_s,
-            commit_delay_s=self._limits.commit_delay_s,
-        )
+    def now_s(self) -> float:
+        """Seconds of a clock that only goes forward."""
+        return self._machine.now_s()
 
-    def _judge(self, trial: Trial, now_s: float) -> None:
-        found = verdict.judge(self._facts(trial, now_s))
-        if isinstance(found, verdict.Test):
-            self._begin_testing(trial, now_s)
-        elif isinstance(found, verdict.Commit):
-            self._commit(trial)
-        elif isinstance(found, verdict.Refuse):
-            self._fail(trial, found)
-        elif found.message == Message.TESTING_STABLE:
-            self._write_progress(trial.rev, Status.TESTING, found.message)
-
-    def _begin_testing(self, trial: Trial, now_s: float) -> None:
-        self._trial = trial._replace(testing=True)
-        self._testing_since_s = now_s
-        self._machine.journal.keep_session(Session(trial.rev, self._trial))
-        message = Message.TESTING_REBOOT if trial.reboot else Message.TESTING_NONREBOOT
-        self._write_progress(trial.rev, Status.TESTING, message)
-        self._machine.say(f"revision {trial.rev} TESTING for {self._limits.commit_delay_s:g} s")
-
-    def _commit(self, trial: Trial) -> None:
-        self._write_progress(trial.rev, Status.DONE, Message.DONE)
-        self._boot.commit(trial.rev)
-        self._storage.mark_done(trial.rev)
-        self._trial = None
-        self._engine.trial = False
-        self._machine.journal.keep_session(Session(trial.rev))
-        self._machine.tell_init("trial 0")
-        self._machine.say(f"revision {trial.rev} DONE")
-
-    def _fail(self, trial: Trial, refusal: verdict.Refuse) -> None:
-        self._record_error(trial.rev, refusal.message, refusal.reason)
-        self._machine.say(f"revision {trial.rev} ERROR {refusal.message}: {refusal.reason}")
-        if trial.reboot:
-            self._trial = None
-            self._reboot_in(0.0)
-            return
-        self._trial = None
-        self._rolled_back = True
-        try:
-            previous = revisions.load(self._storage, trial.previous)
-        except (OSError, HostileInputError) as error:
-            self._machine.say(f"revision {trial.previous} cannot come back in place: {error}")
-            self._reboot_in(0.0)
-            return
-        self._machine.journal.keep_session(Session(trial.previous))
-        self._machine.tell_init("trial 0")
-        self._enter(previous)
-        self._engine.tick()
-
-    # -- progress --------------------------------------------------------------------------------------------------
-
-    def _write_progress(self, rev: str, status: Status, message: str, *, logs: str = "") -> None:
+    def persist(self, rev: str, progress: Progress) -> None:
+        """Write a revision's progress. Only the last word of a failed one is not waited for: the way back is."""
         before = revisions.progress_of(self._storage, rev)
-        if before is not None and (before.status, before.message) == (status, message):
-            return
-        progress = Progress.of(status, message, retries=before.retries if before is not None else 0, logs=logs)
-        self._storage.write_progress(rev, progress.to_json())
-
-    def _record_error(self, rev: str, message: str, reason: str) -> None:
-        """The one final status of a try that failed. A disk that refuses is said: the reboot does not wait for it."""
-        import json
-
-        entry = {"tsec": int(self._machine.now_s()), "tnano": 0, "platform": "pantavisor", "lvl": "ERROR"}
-        line = json.dumps({**entry, "src": "supervisor", "msg": reason[:1000]}) + "\n"
         try:
-            self._write_progress(rev, Status.ERROR, message, logs=line)
+            self._storage.write_progress(rev, progress.to_json())
         except OSError as error:
+            if progress.status is not Status.ERROR:
+                raise
             self._machine.say(f"revision {rev}: its error cannot be stored: {error}")
+        if progress.status is Status.ERROR:
+            self._machine.say(f"revision {rev} ERROR {progress.message}: {_detail(progress)}")
+        elif before is None or before.status is not progress.status:
+            self._machine.say(f"revision {rev} {progress.status.value}")
+
+    def set_try(self, rev: str) -> None:
+        """Have the bootloader try the revision at the next boot."""
+        self._boot.set_try(rev)
+
+    def reboot(self, reason: str) -> None:
+        """Stop the containers and start the device anew."""
+        self._machine.say(f"rebooting: {reason}")
+        self._reboot_in(0.0)
+
+    def transition(self, rev: str) -> None:
+        """Make `rev` the running revision, in place."""
+        trial = self._trial
+        if trial is None:
+            raise RuntimeError(f"no trial leads to revision {rev}")
+        revision = self._load(rev)
+        self._machine.journal.keep_session(Session(rev, Tried(rev, trial.state.previous, reboot=False)))
+        self._enter(revision, trial=True)
+
+    def commit(self, rev: str) -> None:
+        """Make `rev` the revision that the bootloader boots."""
+        self._boot.commit(rev)
+
+    def mark_done(self, rev: str) -> None:
+        """Write the revision's done marker, once."""
+        if not self._storage.is_done(rev):
+            self._storage.mark_done(rev)
+
+    def fail_try(self, previous: str) -> None:
+        """Clear the bootloader's try; it boots `previous`."""
+        if self._boot.read().rev == previous:
+            self._boot.fail()
+        else:
+            self._boot.commit(previous)
+
+    def roll_back(self, rev: str) -> None:
+        """Make the previous revision the running one again, in place."""
+        revision = self._load(rev)
+        self._machine.journal.keep_session(Session(rev))
+        self._enter(revision, trial=False)
+
+    def _load(self, rev: str) -> Revision:
+        try:
+            return revisions.load(self._storage, rev)
+        except HostileInputError as error:
+            raise OSError(f"revision {rev} cannot be read: {error}") from error
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -343,10 +336,9 @@ class Supervisor:
         raise RefusedError(f"The supervisor does not know {str(op)[:40]!r}")
 
     def _hub(self, reachable: bool) -> dict[str, JsonValue]:
-        if reachable:
-            self._hub_ever, self._hub_away_since_s = True, None
-        elif self._hub_away_since_s is None:
-            self._hub_away_since_s = self._machine.now_s()
+        self._hub_reachable = reachable
+        if self._trial is not None:
+            self._trial.hub(reachable=reachable)
         return {"ok": True}
 
     def _try(self, rev: JsonValue) -> dict[str, JsonValue]:
@@ -356,38 +348,25 @@ class Supervisor:
         check_revision(rev)
         current = self._revision
         if self._trial is not None or self._reboot_at_s is not None or current is None:
-            busy = self._trial.rev if self._trial is not None else self._engine.rev
+            busy = self._trial.state.rev if self._trial is not None else self._engine.rev
             raise RefusedError(f"Revision {busy} is being tried or left: try again later")
         if rev == current.rev:
             raise RefusedError(f"Revision {rev} is running already")
         try:
             revision = revisions.load(self._storage, rev)
-            way = transition.plan(current.state, revision.state)
-            missing = self._storage.missing(revision.state)
         except FileNotFoundError as error:
             raise RefusedError(f"Revision {rev} is not installed: {error}") from error
+        missing = self._storage.missing(revision.state)
         if missing:
             raise RefusedError(f"Revision {rev} lacks the object {missing[0][1]} of {missing[0][0]}")
-        self._machine.say(
-            f"revision {rev} requested: {'reboot' if way.reboot else 'in place'}; {'; '.join(way.reasons)}"
-        )
-        if way.reboot:
-            self._write_progress(rev, Status.INPROGRESS, Message.REBOOTING)
-            self._boot.set_try(rev)
-            self._reboot_in(0.0)
-        else:
-            self._begin_in_place(current, revision)
+        way = transition.plan(current.state, revision.state)
+        how = "by a reboot" if way.reboot else "in place"
+        self._machine.say(f"revision {rev} requested, {how}: {'; '.join(way.reasons) or 'nothing differs'}")
+        trial = self._begin(rev, current.rev)
+        trial.send(TrialStarted(way.reboot, "; ".join(way.reasons)))
+        if self._hub_reachable:
+            trial.hub(reachable=True)
         return {"ok": True, "reboot": way.reboot}
-
-    def _begin_in_place(self, current: Revision, revision: Revision) -> None:
-        self._write_progress(revision.rev, Status.INPROGRESS, Message.TRANSITIONING)
-        now_s = self._machine.now_s()
-        trial = Trial(revision.rev, current.rev, reboot=False)
-        self._trial, self._trial_since_s = trial, now_s
-        self._machine.journal.keep_session(Session(revision.rev, trial))
-        self._machine.tell_init("trial 1")
-        self._enter(revision)
-        self._engine.tick()
 
     def _container(self, op: str, name: str) -> dict[str, JsonValue]:
         if op == "ready":
@@ -402,34 +381,34 @@ class Supervisor:
         return {"ok": True}
 
     def _power(self, op: str) -> dict[str, JsonValue]:
-        if op == "poweroff":
-            self._engine.stop_all()
-            self._machine.tell_init("poweroff")
-        else:
-            self._reboot_in(0.0)
+        self._ending = op
+        self._machine.say(f"{op} on request")
+        self._reboot_in(0.0)
         return {"ok": True}
 
     def _status(self) -> dict[str, JsonValue]:
-        rev = self._engine.rev
         return {
             "ok": True,
-            "rev": rev,
-            "trying": self._trial.rev if self._trial is not None else None,
+            "rev": self._engine.rev,
+            "trying": self._trial.state.rev if self._trial is not None else None,
             "goal": self._engine.goal().name,
             "containers": [_describe(unit) for unit in self._engine.units],
         }
 
 
-class BrokenObjectsError(HostileInputError):
-    """Files of a revision that do not hash to what its state says."""
-
-
 def _boot_message(error: Exception) -> str:
-    if isinstance(error, BrokenObjectsError):
-        return Message.BAD_OBJECT
     if isinstance(error, FileNotFoundError):
         return Message.NO_STATE
     return Message.BAD_STATE if isinstance(error, HostileInputError) else Message.INTERNAL
+
+
+def _detail(progress: Progress) -> str:
+    """The reason that the progress carries, in words."""
+    try:
+        entry = json.loads(progress.logs.partition("\n")[0] or "{}")
+    except ValueError:
+        return progress.logs
+    return str(entry.get("msg", "")) if isinstance(entry, dict) else ""
 
 
 def _describe(unit: Unit) -> dict[str, JsonValue]:

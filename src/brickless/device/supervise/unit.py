@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from brickless.core.groups import StatusGoal
-from brickless.device.supervise.ports import Handle, Job
+from brickless.device.supervise.jobs import Handle, Job
 
 
 class Status(IntEnum):

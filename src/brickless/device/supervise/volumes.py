@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from brickless.core.container import Container
 from brickless.core.disks import Disk, DiskType, Persistence, Storage
-from brickless.device.supervise.ports import Job
+from brickless.device.supervise.jobs import Job
 from brickless.linux import loop, mount
 from brickless.linux.libc import MS_NODEV, MS_NOSUID, MS_RDONLY
 from brickless.store.tree import safe_join
