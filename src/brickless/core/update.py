@@ -320,7 +320,12 @@ def _on_booted_old(state: UpdateState, stored: Status | None) -> Result:
         return state._replace(phase=Phase.FINISHED), _report(state)
     if paths.is_local(state.rev) and stored not in {None, Status.NEW}:
         return _end(state, Status.ERROR, Message.ABORTED, detail="the device restarted before the revision was tried")
-    return state._replace(phase=Phase.READY), ()
+    if stored in {Status.INPROGRESS, Status.TESTING}:
+        # Whoever looks at the disk must not wait for a trial that nobody has in hand: the step is queued again.
+        message = Message.QUEUED % (state.retries, state.policy.max_retries)
+        state, persist = _persist(state, Status.QUEUED, message)
+        return state, (persist,)
+    return state, ()
 
 
 def _report(state: UpdateState) -> tuple[Action, ...]:

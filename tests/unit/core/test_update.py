@@ -250,7 +250,7 @@ def test_power_cuts() -> None:
     assert Run(stored=error).on(Booted("3")).last == (u.Report(error),)
     # before the try was set: the hub's step is picked up again
     run = Run(stored=Progress.of(Status.INPROGRESS, Message.REBOOTING, retries=1)).on(Booted("3"), u.StepReceived())
-    assert run.statuses == [(Status.QUEUED, "Retried 2 of 10")]
+    assert run.statuses == [(Status.QUEUED, "Retried 1 of 10"), (Status.QUEUED, "Retried 2 of 10")]
 
 
 def test_the_factory_revision_needs_no_test() -> None:

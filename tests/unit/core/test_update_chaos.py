@@ -217,6 +217,10 @@ class Device(RuleBasedStateMachine):
         assert self.env["pv_rev"] in {OLD, self.rev}
         if self.status() is Status.DONE:
             assert self.env["pv_rev"] == self.rev
+        if self.state.phase is Phase.READY and not self.queue:
+            assert self.status() not in {Status.INPROGRESS, Status.TESTING}, (
+                "the disk tells of a trial that nobody runs"
+            )
 
     def walk(self, random: Random) -> None:
         """One random life: mostly forward, so that the late phases are met as often as the early ones."""
