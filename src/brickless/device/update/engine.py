@@ -198,6 +198,7 @@ class Engine:
             if progress is not None and progress.status in {Status.INPROGRESS, Status.TESTING}:
                 self._active = Active(rev)
                 self._active.work = self._look_at_trial
+                self._say(self._active, progress)
                 return
 
     def _begin(self, step: RemoteStep, now_s: float) -> None:
@@ -396,6 +397,10 @@ class Engine:
         self._reports.look_at(active.rev)
         active.due_s = now_s + TRIAL_LOOK_S
         progress = self._reports.of(active.rev)
+        if progress is not None and progress.status is Status.QUEUED and active.said:
+            # A power cut came before the try was set, and the supervisor gave the step back: the hub's list has it.
+            self._active = None
+            return
         if progress is None or not (progress.is_final or progress.status in {Status.INPROGRESS, Status.TESTING}):
             return  # what stands there is still ours
         self._say(active, progress)

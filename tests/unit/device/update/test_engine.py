@@ -306,6 +306,19 @@ def test_a_trial_is_found_again_after_a_restart(bench: Bench) -> None:
     assert bench.reports.owed == {"1"}
 
 
+def test_a_trial_that_never_began_is_taken_up_again_from_the_list(bench: Bench) -> None:
+    bench.offer(("1", b"one"))
+    bench.work_until_tried("1")
+    bench.storage.write_progress("1", TRYING.to_json())
+    bench.restart()
+    bench.storage.write_progress("1", Progress.of(Status.QUEUED, Message.QUEUED % (1, 10), retries=1).to_json())
+    bench.work(lambda: bench.engine.active_rev is None)
+    bench.supervisor.tried.clear()
+    bench.offer(("1", b"one"))
+    bench.work_until_tried("1")
+    assert bench.progress("1").retries == 2
+
+
 def test_a_supervisor_that_is_away_is_asked_again(bench: Bench) -> None:
     bench.supervisor.away = True
     bench.offer(("1", b"one"))
