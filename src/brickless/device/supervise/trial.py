@@ -123,12 +123,10 @@ class Trial:
         return min(self._timers.values(), default=None)
 
     def tick(self, standing: Standing) -> None:
-        """Let timers run out, and tell the machine what changed with the containers."""
-        now_s = self._hands.now_s()
-        for timer, at_s in list(self._timers.items()):
-            if now_s >= at_s:
-                del self._timers[timer]
-                self.send(TimerExpired(timer))
+        """Tell the machine what changed with the containers, and let timers run out.
+
+        In this order: a container that died in the second in which the commit is due must not be committed.
+        """
         if self.state.phase is Phase.STARTING and not self.state.reboot and standing.quiet:
             self._reached, self._stable = False, True
             self.send(Transitioned())
@@ -136,6 +134,14 @@ class Trial:
             self._feed_trial(standing)
         elif self.state.phase is Phase.ROLLING_BACK and not self.state.reboot:
             self._feed_rollback(standing)
+        self._expire(self._hands.now_s())
+
+    def _expire(self, now_s: float) -> None:
+        for timer, at_s in list(self._timers.items()):
+            # What one timer leads to may stop or restart another.
+            if now_s >= at_s and self._timers.get(timer) == at_s:
+                del self._timers[timer]
+                self.send(TimerExpired(timer))
 
     def hub(self, *, reachable: bool) -> None:
         """The hub answered, or did not."""
