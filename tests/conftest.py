@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import socket
@@ -45,6 +46,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "registry": lambda: shutil.which("docker-registry") is not None,
     "softhsm": lambda: shutil.which("softhsm2-util") is not None and shutil.which("pkcs11-tool") is not None,
     "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,
+    "postgresql": lambda: bool(glob.glob("/usr/lib/postgresql/*/bin/postgres")),
+    "nginx": lambda: shutil.which("nginx", path="/usr/sbin:/usr/bin") is not None,
     "ipv6": _has_ipv6,
     "shared": (SHARED / "fixtures" / "states").is_dir,
 }
@@ -61,10 +64,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, relative.parts[0]))
 
 
-@pytest.fixture(autouse=True)
-def _capabilities(request: pytest.FixtureRequest) -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # A hook, not a fixture: fixtures of a larger scope would be set up, and fail, before it.
     required = set(filter(None, os.environ.get("BRICKLESS_REQUIRE", "").split(",")))
-    for marker in request.node.iter_markers("needs"):
+    for marker in item.iter_markers("needs"):
         for capability in marker.args:
             if PROBES[capability]():
                 continue

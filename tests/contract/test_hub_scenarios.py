@@ -18,9 +18,9 @@ UNKNOWN = "0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+def hub(tmp_path_factory: pytest.TempPathFactory, hub_database: list[str]) -> Iterator[HubProcess]:
     data_dir = str(tmp_path_factory.mktemp("hub") / "data")
-    with running_hub(data_dir, arguments=["--verify-email", "--no-rate-limits"]) as running:
+    with running_hub(data_dir, arguments=[*hub_database, "--verify-email", "--no-rate-limits"]) as running:
         yield running
 
 

@@ -19,9 +19,9 @@ from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_dev
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+def hub(tmp_path_factory: pytest.TempPathFactory, hub_database: list[str]) -> Iterator[HubProcess]:
     data_dir = str(tmp_path_factory.mktemp("hub") / "data")
-    with running_hub(data_dir, arguments=["--no-rate-limits", "--log-level", "debug"]) as running:
+    with running_hub(data_dir, arguments=[*hub_database, "--no-rate-limits", "--log-level", "debug"]) as running:
         yield running
 
 

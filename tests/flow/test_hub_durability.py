@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, sha256
+from brickless.testkit.postgres import cluster
 
 # Made once: loading the system's certificates costs more than a request.
 TLS = ssl.create_default_context()
@@ -117,11 +119,21 @@ def log_lines(user: Caller, device_id: str) -> list[str]:
     return lines
 
 
-def test_what_was_acknowledged_survives_being_killed(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
+def database(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Arguments that give the hub its database."""
+    if request.param == "sqlite":
+        yield []
+        return
+    with cluster() as running:
+        yield ["--database-url", running.url("hub")]
+
+
+def test_what_was_acknowledged_survives_being_killed(tmp_path: Path, database: list[str]) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     moments = random.Random(seed)
-    with running_hub(str(tmp_path / "data"), arguments=["--no-rate-limits"]) as hub:
+    with running_hub(str(tmp_path / "data"), arguments=[*database, "--no-rate-limits"]) as hub:
         with httpx.Client(base_url=hub.url) as client:
             user = Caller(client).login("user1", "user1")
             devices = [claimed_device(user).start_trail() for _ in range(WRITERS)]

@@ -9,6 +9,8 @@ import logging
 import sys
 from typing import Any
 
+import uvloop
+
 from brickless.core.errors import BricklessError
 from brickless.hub.adapters.server import Tls
 from brickless.hub.app import Settings, running, serve
@@ -113,7 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.command == "account":
             asyncio.run(_create_account(settings, arguments))
         else:
-            asyncio.run(_serve(settings, arguments))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(settings, arguments))
     except Refusal as error:
         print(f"hub: {error.message}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from brickless.hub.adapters.bus import LocalEvents
 from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
 from brickless.hub.adapters.database import SqlDatabase
 from brickless.hub.adapters.keys import load
+from brickless.hub.adapters.replicas import Replicas
 from brickless.hub.adapters.runtime import OutboxMailer, SystemClock, SystemEntropy
 from brickless.hub.adapters.server import Tls, serve_application
 from brickless.hub.domain.errors import Precondition
@@ -78,6 +79,7 @@ class Hub:
         self.trails = Trails(self.parts)
         self.objects = Objects(self.parts, self.trails)
         self.logs = Logs(self.parts)
+        self.replicas = None if self.database.is_sqlite else Replicas(self.database.url, self.parts.polls, self.events)
         self.dashboard = Dashboard(self.parts, self.auth)
         self.application = self._make_application()
         self._keeper: asyncio.Task[None] | None = None
@@ -145,6 +147,8 @@ class Hub:
         await asyncio.to_thread(self.blobs.start)
         if self.settings.demo_accounts:
             await self._make_demo_accounts()
+        if self.replicas is not None:
+            await self.replicas.start()
         self._keeper = asyncio.create_task(self._keep_presence())
 
     async def _make_demo_accounts(self) -> None:
@@ -175,6 +179,8 @@ class Hub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             await self.parts.presence.save()
+        if self.replicas is not None:
+            await self.replicas.stop()
         await self.database.stop()
 
 

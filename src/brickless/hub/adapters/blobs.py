@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import secrets
@@ -30,7 +31,22 @@ class FolderBlobs:
         """Make the folders and sweep what a crash left."""
         make_dirs(self._incoming, mode=0o700)
         for name in os.listdir(self._incoming):
-            os.unlink(os.path.join(self._incoming, name))
+            self._sweep(os.path.join(self._incoming, name))
+
+    @staticmethod
+    def _sweep(path: str) -> None:
+        """Remove an upload that nobody holds any more: another replica may be at it."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(fd)
 
     def _path(self, sha: str) -> str:
         if len(sha) != 64 or not all(character in "0123456789abcdef" for character in sha):
@@ -55,6 +71,7 @@ class FolderBlobs:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 async for chunk in _gathered(chunks):
                     taken += len(chunk)
                     if taken > size_bytes:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from brickless.core.errors import BricklessError
 from brickless.store.atomic import write_file
+from brickless.store.lock import lock
 
 
 class Keys(NamedTuple):
@@ -33,6 +34,12 @@ def _read_or_make(path: str, make: bytes) -> bytes:
 def load(folder: str) -> Keys:
     """Read the keys of `folder`, making those that are missing. Raises BricklessError for a file that holds no key."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    # Two replicas that start together for the first time must not make different keys.
+    with lock(f"{folder}.lock", timeout_s=60):
+        return _load(folder)
+
+
+def _load(folder: str) -> Keys:
     path = os.path.join(folder, "token.pem")
     if not os.path.exists(path):
         write_file(path, _new_rsa(), mode=0o600)

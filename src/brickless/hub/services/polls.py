@@ -29,6 +29,7 @@ class PollCache:
         self._generations: dict[str, int] = {}
         self._epoch = 0
         self._max_devices = max_devices
+        self._paused = False
         self.hits = 0
         self.misses = 0
 
@@ -47,7 +48,7 @@ class PollCache:
 
     def put(self, device_id: str, kind: str, variant: str, answer: bytes, ticket: Ticket) -> None:
         """Remember an answer, unless something was forgotten since the ticket was taken or it is too large to keep."""
-        if ticket != self.ticket(device_id) or len(answer) > _MAX_ANSWER_BYTES:
+        if self._paused or ticket != self.ticket(device_id) or len(answer) > _MAX_ANSWER_BYTES:
             return
         if device_id not in self._answers and len(self._answers) >= self._max_devices:
             self.forget_everything()
@@ -60,6 +61,16 @@ class PollCache:
         self._generations[device_id] = self._generations.get(device_id, 0) + 1
         if len(self._generations) > 2 * self._max_devices:
             self.forget_everything()
+
+    def pause(self) -> None:
+        """Remember nothing: what other replicas write would not be heard."""
+        self._paused = True
+        self.forget_everything()
+
+    def resume(self) -> None:
+        """Remember again."""
+        self.forget_everything()
+        self._paused = False
 
     def forget_everything(self) -> None:
         """Anything may have changed. Tickets taken before are void: their epoch is over."""
