@@ -171,11 +171,16 @@ def _parse_container(name: str, node: Node, group: Group, around: Surroundings) 
         provides=_parse_exports(name, around.tree),
         exports=tuple(_rooted(path) for path in node.items("exports")),
         logs=tuple(log.object() for log in node.items("logs")),
-        automodfw=node.object().get("automodfw") not in {"no", False},
+        automodfw=_is_on(node.object().get("automodfw")),
         dev_log=node.flag_of("dev-log"),
         remount=_parse_remount(node),
         extra={key: value for key, value in node.object().items() if key not in _KNOWN},
     )
+
+
+def _is_on(value: JsonValue) -> bool:
+    """Read `automodfw`: everything but "no" (and false, which is meant so) leaves it on."""
+    return value != "no" and value is not False
 
 
 def _check_name(name: str, node: Node) -> None:

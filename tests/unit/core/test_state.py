@@ -115,3 +115,12 @@ def test_ungrouped_containers_follow_the_contract() -> None:
 )
 def test_inline_or_object(path: str, value: canonical.JsonValue, inline: bool) -> None:
     assert is_inline_json(path, value) is inline
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [("no", False), (False, False), ("yes", True), (True, True), (None, True), ([], True), (0, True)]
+)
+def test_automodfw_is_on_unless_it_says_no(value: object, on: bool) -> None:
+    entries = state()
+    entries["web/run.json"]["automodfw"] = value  # type: ignore[index]
+    assert parse(entries).containers["web"].automodfw is on
