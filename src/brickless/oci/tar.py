@@ -248,7 +248,7 @@ class _Reader:
         return int(text, 8)
 
     def decimal(self, key: bytes) -> int:
-        return self.digits(self.extended[key], key.decode())
+        return self.digits(self.extended.get(key, b""), key.decode())
 
     def digits(self, text: bytes, label: str) -> int:
         if not text.isdigit() or len(text) > 20:
