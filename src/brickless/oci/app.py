@@ -106,9 +106,9 @@ def update_app(repo_dir: Path, name: str, *, build: Build, source: str | None = 
     name = check_name(name)
     folder = repo_dir / name
     src = manifest_src.read(folder)
-    if src.get("rootfs_url") or (not src.get("docker_name") and not src.get("docker_digest") and source):
+    if src.get("rootfs_url"):
         _make_rootfs(repo_dir, folder, src, source or str(src["rootfs_url"]), build)
-    elif src.get("docker_name") or source:
+    elif src.get("docker_name") or src.get("docker_archive") or source:
         _make_docker(repo_dir, folder, src, source or tracked(src), build)
     else:
         hint = "Give one with --from."

@@ -53,7 +53,7 @@ class DockerConfig:
             if len(data) > MAX_CONFIG_BYTES:
                 raise ValueError(f"{len(data)} bytes")
             document = json.loads(data)
-            auths, helpers = document.get("auths") or {}, document.get("credHelpers") or {}
+            auths, helpers = document.get("auths", {}), document.get("credHelpers", {})
             store = document.get("credsStore") or ""
             if not isinstance(auths, dict) or not isinstance(helpers, dict) or not isinstance(store, str):
                 raise ValueError("its members have other types than docker's")

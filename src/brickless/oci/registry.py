@@ -180,7 +180,8 @@ class RegistryClient:
         with self._request("GET", f"{self.base}/blobs/{descriptor.digest}", what, headers=headers) as answer:
             if have and (answer.status_code != 206 or not _continues(answer, have)):
                 partial.restart()
-            for chunk in answer.iter_raw(UPLOAD_CHUNK_BYTES):
+            # As they come: a chunk size would hold bytes back that a broken line then loses.
+            for chunk in answer.iter_raw():
                 partial.append(chunk)
 
     # Push.
