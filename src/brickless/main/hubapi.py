@@ -13,11 +13,17 @@ from brickless.core.errors import BricklessError
 
 T = TypeVar("T")
 POLL_S = 0.3
+NOT_FOUND = 404
 FINAL = frozenset({"DONE", "UPDATED", "WONTGO", "ERROR"})
 
 
 class HubError(BricklessError):
-    """The hub did not answer as agreed, or not in time."""
+    """The hub did not answer as agreed, or not in time; `status` is that of its HTTP answer, 0 without one."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        """Keep the status beside the text."""
+        super().__init__(message)
+        self.status = status
 
 
 class Device(NamedTuple):
@@ -61,7 +67,9 @@ class HubApi:
             raise HubError(f"the hub at {self.url} does not answer {method} {path}: {error}") from error
         if response.status_code != 200:
             said = response.text[:500]
-            raise HubError(f"the hub answered {response.status_code} to {method} {path}: {said}")
+            raise HubError(
+                f"the hub answered {response.status_code} to {method} {path}: {said}", status=response.status_code
+            )
         return response.json()
 
     def join_token(self, nick: str) -> str:
@@ -85,22 +93,17 @@ class HubApi:
         self.call("PATCH", f"/devices/{device.id}", {"nick": nick})
         return device._replace(nick=nick)
 
-    def steps(self, device: Device) -> list[Step]:
-        """Its trail, in order; empty before it announced its factory revision."""
-        try:
-            listed = self.call("GET", f"/trails/{device.id}/steps?progress.status={{}}")
-        except HubError:
-            return []
-        found = []
-        for one in listed:
-            progress = one.get("progress") or {}
-            message, logs = str(progress.get("status-msg", "")), str(progress.get("logs") or progress.get("log") or "")
-            found.append(Step(int(one["rev"]), str(progress.get("status", "")), message, logs))
-        return sorted(found)
-
     def step(self, device: Device, rev: int) -> Step | None:
-        """One step, None when the trail has none of that number."""
-        return next((one for one in self.steps(device) if one.rev == rev), None)
+        """One step of its trail, None when there is none of that number (the factory revision comes late, too)."""
+        try:
+            found = self.call("GET", f"/trails/{device.id}/steps/{rev}")
+        except HubError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        progress = found.get("progress") or {}
+        logs = str(progress.get("logs") or progress.get("log") or "")
+        return Step(rev, str(progress.get("status", "")), str(progress.get("status-msg", "")), logs)
 
     def wait_for_step(self, device: Device, rev: int, timeout_s: float) -> Step:
         """The step once it is final."""
