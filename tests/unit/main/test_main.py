@@ -1,0 +1,64 @@
+"""The `brickless` command's grammar, what it says, and how it waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from brickless.main import lab
+from brickless.main.artefacts import CERTIFICATE, write_site
+from brickless.main.cli import brickless
+from brickless.main.hubapi import HubApi, HubError, wait_until
+from brickless.main.talk import Talk
+from brickless.main.up import Interrupted, interruptible
+
+
+def test_help_names_the_commands_and_their_options() -> None:
+    runner = CliRunner()
+    said = runner.invoke(brickless, ["--help"]).output
+    assert all(word in said for word in ("up", "demo", "hub"))
+    assert "--state" in runner.invoke(brickless, ["demo", "--help"]).output
+
+
+def test_an_unknown_command_is_a_mistake() -> None:
+    assert CliRunner().invoke(brickless, ["dmeo"]).exit_code == 2
+
+
+def test_only_what_the_runtime_says_is_shown_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (False, True):
+        talk = Talk(verbose=verbose)
+        talk.console("one", "[    0.1] Linux version 6.1")
+        talk.console("one", "brickless: pid1 up")
+    said = capsys.readouterr().err
+    assert said.count("pid1 up") == 2
+    assert said.count("Linux version") == 1
+
+
+def test_an_interrupt_unwinds_and_leaves_the_handlers_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_waiting_ends_with_an_answer_or_with_an_error_that_says_for_what() -> None:
+    answers = iter([None, None, "yes"])
+    assert wait_until(lambda: next(answers), 10, "it says yes") == "yes"
+    with pytest.raises(HubError, match="did not happen within 0 s that it says yes"):
+        wait_until(lambda: None, 0, "it says yes")
+
+
+def test_a_hub_that_is_not_there() -> None:
+    with pytest.raises(HubError, match="does not answer POST /auth/login"):
+        HubApi(f"http://127.0.0.1:{lab.free_port()}", "user1", "user1")
+
+
+def test_the_archive_of_an_installation_holds_its_certificate(tmp_path: Path) -> None:
+    write_site(tmp_path / "site.cpio", b"-----BEGIN CERTIFICATE-----\n")
+    data = (tmp_path / "site.cpio").read_bytes()
+    assert CERTIFICATE.encode() in data
+    assert b"-----BEGIN CERTIFICATE-----" in data
