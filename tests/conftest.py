@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 TIERS = ("unit", "contract", "flow", "ns", "vm", "chaos")
@@ -51,6 +52,10 @@ PROBES: dict[str, Callable[[], bool]] = {
     "ipv6": _has_ipv6,
     "shared": (SHARED / "fixtures" / "states").is_dir,
 }
+
+# A deadline for one example measures how busy the machine is, not the code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 def pytest_configure(config: pytest.Config) -> None:
