@@ -252,9 +252,7 @@ def _note_user(src: dict[str, Any], flattener: Flattener) -> None:
 
 def _flatten(flattener: Flattener, image: Image, build: Build) -> None:
     build.say("Downloading layers...")
-    for number, layer in enumerate(image.layers):
-        build.say(f"Extracting layer {number}")
-        flattener.add(layer)
+    flattener.add_all(image.layers, started=lambda number: build.say(f"Extracting layer {number}"))
     build.say("Stripping qemu files...")
     build.say("Adding essential structural dirs to operate RO containers")
     flattener.finish_root()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
@@ -22,6 +24,7 @@ from brickless.oci.squashfs import Stream
 from brickless.oci.tree import ImageError, Node, Tree
 
 CHUNK_BYTES = 1 << 20
+PARALLEL_LAYERS = 4
 # What a read-only container needs as mount points (contract pvr.md 4.3). World-writable folders keep their sticky bit.
 ESSENTIAL_FOLDERS = (
     (b"proc", 0o755),
@@ -75,6 +78,8 @@ class Flattener:
         self._report = report
         self._files: list[IO[bytes]] = []
         self._spooled_bytes = 0
+        self._stopped = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Flattener:
         return self
@@ -87,27 +92,50 @@ class Flattener:
 
     def add(self, layer: Layer) -> None:
         """Apply the next layer. Raises `HostileInputError` for damaged or hostile layers, `OSError` for a full disk."""
-        number = len(self._files) + 1
-        if number > self._limits.layers:
+        self.add_all([layer])
+
+    def add_all(self, layers: Sequence[Layer], *, started: Callable[[int], None] = lambda _: None) -> None:
+        """Apply layers in order, lowest first; they are fetched and uncompressed side by side, a few at a time.
+
+        `started` hears the number of each layer, from 0, as its turn comes. Raises as `add`.
+        """
+        first = len(self._files)
+        if first + len(layers) > self._limits.layers:
             raise ImageError(f"the image has more than {self._limits.layers} layers")
+        handles = [self._temporary() for _ in layers]
+        # zlib, zstd, the hash and the network all let other threads run.
+        with ThreadPoolExecutor(PARALLEL_LAYERS) as pool:
+            spooled = [pool.submit(self._spool_one, *pair) for pair in zip(handles, layers, strict=True)]
+            try:
+                for number, (future, handle) in enumerate(zip(spooled, handles, strict=True)):
+                    started(number)
+                    self._check(future.result(), layers[number], first + number + 1)
+                    what = f"layer {first + number + 1}"
+                    self.tree.add_layer(tar.read(handle, what=what, limits=self._limits))
+            except BaseException:
+                self._stopped = True
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _temporary(self) -> IO[bytes]:
         handle = tempfile.TemporaryFile(dir=self._spool, prefix="brickless-layer-")  # noqa: SIM115 - closed by __exit__
         self._files.append(handle)
-        found = self._fill(handle, layer.chunks())
+        return handle
+
+    def _check(self, found: str, layer: Layer, number: int) -> None:
         if layer.diff_id is not None and layer.diff_id != found:
             raise ImageError(f"layer {number} unpacks to {found}, but the image's configuration says {layer.diff_id}")
-        self.tree.add_layer(tar.read(handle, what=f"layer {number}", limits=self._limits))
 
-    def add_all(self, layers: Sequence[Layer]) -> None:
-        """Apply the layers in order, lowest first."""
-        for layer in layers:
-            self.add(layer)
-
-    def _fill(self, handle: IO[bytes], chunks: Iterable[bytes]) -> str:
+    def _spool_one(self, handle: IO[bytes], layer: Layer) -> str:
+        """Write the uncompressed layer to its file; its digest. Runs in a thread of the pool."""
         digest = hashlib.sha256()
-        for chunk in chunks:
-            self._spooled_bytes += len(chunk)
-            if self._spooled_bytes > self._limits.unpacked_bytes:
-                raise ImageError(f"the image unpacks to more than {self._limits.unpacked_bytes} bytes")
+        for chunk in layer.chunks():
+            with self._lock:
+                self._spooled_bytes += len(chunk)
+                if self._spooled_bytes > self._limits.unpacked_bytes:
+                    raise ImageError(f"the image unpacks to more than {self._limits.unpacked_bytes} bytes")
+                if self._stopped:
+                    raise ImageError("another layer of the image failed")
             digest.update(chunk)
             handle.write(chunk)
         handle.flush()

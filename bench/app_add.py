@@ -1,0 +1,111 @@
+"""`pvr app add` of a large image against `umoci unpack` and `mksquashfs`: time, and peak memory of everything we start.
+
+`measure()` is also a part of the benchmark `pvr`. Both sides read the same OCI layout (gzip layers, about 200 MB
+files from Debian packages), write squashfs with the same compressor, and run as root, which umoci needs to keep owners.
+Rounds alternate, and the best of each side counts: the machine may be busy with other things.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.report import report
+from brickless.image import debian
+from brickless.linux import process
+from brickless.oci.app import Build, add_app
+from brickless.oci.flatten import Flattener
+from brickless.oci.layout import LayoutWriter
+from brickless.testkit.debian_image import GZIP, DebLayer, write_image
+
+CACHE = Path(__file__).parents[1] / ".cache"
+# About 200 MB of what images hold: libraries, an interpreter with thousands of small files, a few large programs.
+PACKAGES = ("python3-numpy", "git", "openssh-server")
+LAYERS = 4
+ROUNDS = 3
+MIB = 1 << 20
+
+
+def large_layout(folder: Path) -> tuple[Path, float]:
+    """An OCI layout of a real file system of about 200 MB in four gzip layers, and its unpacked size in MB."""
+    debs = debian.fetch(PACKAGES, CACHE / "debian")
+    layers, size = [], 0
+    for part in range(LAYERS):
+        with Flattener(keep_folder_links=True) as flattener:
+            for deb in debs[part::LAYERS]:
+                flattener.add(DebLayer(deb))
+            data = b"".join(flattener.tar_chunks())
+        size += len(data)
+        layers.append((data, GZIP))
+    writer = LayoutWriter(folder)
+    writer.finish([(write_image(writer, layers, {"Cmd": ["/bin/true"]}), "latest")])
+    return folder, size / MIB
+
+
+def measure() -> tuple[dict[str, float | None], dict[str, float | None], dict[str, float | None]]:
+    """Figures, peers and ratios; the peer's are None where umoci is not installed or we are not root."""
+    with tempfile.TemporaryDirectory(prefix="brickless-bench-") as name:
+        folder = Path(name)
+        layout, size_mb = large_layout(folder / "image")
+        with_peer = process.find("umoci") is not None and os.geteuid() == 0
+        rounds = [(_ours(folder, layout), _umoci(folder, layout) if with_peer else None) for _ in range(ROUNDS)]
+        ours_s = min(ours for ours, _ in rounds)
+        umoci_s = min(peer for _, peer in rounds if peer is not None) if with_peer else None
+        peak_mb = _peak(folder, layout)
+    figures: dict[str, float | None] = {"app_add_s": ours_s, "app_add_peak_mb": peak_mb, "app_add_image_mb": size_mb}
+    return figures, {"umoci_mksquashfs_s": umoci_s}, {"app_add_vs_umoci": ours_s / umoci_s if umoci_s else None}
+
+
+def _ours(folder: Path, layout: Path) -> float:
+    repo = folder / "repo"
+    repo.mkdir()
+    start_s = time.monotonic()
+    add_app(repo, "app", f"oci:{layout}", build=Build(cache=folder / "cache"))
+    taken_s = time.monotonic() - start_s
+    shutil.rmtree(repo)
+    return taken_s
+
+
+def _umoci(folder: Path, layout: Path) -> float:
+    bundle, dest = folder / "bundle", folder / "umoci.squashfs"
+    start_s = time.monotonic()
+    process.run(["umoci", "unpack", "--image", f"{layout}:latest", str(bundle)], purpose="unpack", timeout_s=600)
+    options = ["-comp", "zstd", "-Xcompression-level", "12", "-no-progress", "-quiet"]
+    process.run(["mksquashfs", str(bundle / "rootfs"), str(dest), *options], purpose="squash", timeout_s=600)
+    taken_s = time.monotonic() - start_s
+    shutil.rmtree(bundle)
+    dest.unlink()
+    return taken_s
+
+
+def _peak(folder: Path, layout: Path) -> float:
+    """Peak resident memory in MB: of a fresh Python process that adds the app, plus that of mksquashfs under it."""
+    repo = folder / "peak"
+    repo.mkdir()
+    done = process.run(
+        [sys.executable, "-m", "bench.app_add", "--one", str(repo), str(layout)],
+        purpose="measure the memory of app add",
+        timeout_s=600,
+        cwd=str(Path(__file__).parents[1]),
+    )
+    return float(done.stdout.split()[-1])
+
+
+def _one(repo: str, layout: str) -> None:
+    add_app(Path(repo), "app", f"oci:{layout}", build=Build(cache=Path(repo) / "cache"))
+    # The high-water mark of the process itself: `ru_maxrss` would begin with its parent's.
+    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print((int(own.split()[1]) + children) / 1024)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        _one(*sys.argv[2:])
+    else:
+        report("app-add", *measure())
