@@ -6,6 +6,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from brickless.core.canonical import JsonInput, JsonValue
 from brickless.store.jsontext import canonical_text, escaped_text
@@ -28,6 +29,7 @@ class Env:
         "insecure",
         "json",
         "parallel",
+        "parent",
         "password",
         "quiet",
         "repo_base",
@@ -45,6 +47,8 @@ class Env:
         self.insecure = False
         self.json = False
         self.parallel = 5
+        #: The flags of a group (`pvr sig --key ... add`), for the command behind it.
+        self.parent: dict[str, Any] = {}
         self.password = ""
         self.quiet = False
         self.user = ""

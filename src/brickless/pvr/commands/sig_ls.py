@@ -1,0 +1,99 @@
+"""`pvr sig ls`: verify signatures and list what they cover."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import TYPE_CHECKING
+
+from brickless.core.canonical import JsonValue
+from brickless.pvr import cli
+from brickless.pvr.cli import argument, option
+from brickless.pvr.env import Env, four_blanks
+from brickless.pvr.errors import CommandError
+from brickless.store.repo import Repository, load_state
+
+if TYPE_CHECKING:
+    from brickless.pvr.signing import Coverage, Verdict
+
+_FAILED, _MISSING = 13, 125
+
+
+@cli.command("ls", example="pvr sig --cacerts ca.pem ls --tree", failure=127)
+@argument("names", metavar="[NAME|PATH.json]...", nargs=-1)
+@option("--part", "-p", default="", envvar="PVR_SIG_ADD_PART", help="Only the signature of this part.")
+@option("--with-sigs", "-s", is_flag=True, envvar="PVR_SIG_LS_WITH_SIGS", help="List the signatures themselves too.")
+@option("--tree", "as_tree", is_flag=True, help="For people: every file and who vouches for it.")
+def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tree: bool) -> None:
+    """Verify the signatures of the committed state, and list what they protect and what nobody does.
+
+    Fails with exit code 13 when one signature does not verify, and says which and why.
+    """
+    from brickless.pvr import keyfiles, signing
+
+    repo = env.repository()
+    entries = signing.check_canonical(repo.pristine_bytes())
+    documents = _documents(repo, signing.signatures_of(entries), (*names, *([part] if part else [])))
+    verdicts: list[Verdict] = []
+    if documents:
+        believed = keyfiles.trust(env)
+        now = datetime.datetime.now(datetime.UTC)
+        verdicts = [signing.verify(entries, path, value, believed, at=now) for path, value in documents.items()]
+    _check(verdicts)
+    if as_tree and not env.json:
+        for line in _tree(sorted(entries), verdicts):
+            env.out(line)
+        return
+    listed = _listing(signing.coverage(entries, verdicts)) if documents else {}
+    if with_sigs and documents:
+        listed["sigs"] = list(documents.values())
+    env.result(listed, [four_blanks(listed)])
+
+
+def _documents(repo: Repository, committed: dict[str, JsonValue], names: tuple[str, ...]) -> dict[str, JsonValue]:
+    """The signatures that are asked for: the working tree's file, else the committed entry (pvr.md 5.3)."""
+    paths = [name if name.endswith(".json") else f"_sigs/{name}.json" for name in names] or list(committed)
+    found: dict[str, JsonValue] = {}
+    for path in paths:
+        full = os.path.join(repo.dir, path)
+        if os.path.isfile(full):
+            found[path] = dict(load_state(full))
+        elif path in committed:
+            found[path] = committed[path]
+        else:
+            raise CommandError(_MISSING, f"There is no signature {path}.", hint="See them with `pvr sig ls`.")
+    return found
+
+
+def _check(verdicts: list[Verdict]) -> None:
+    bad = [verdict for verdict in verdicts if not verdict.valid]
+    if bad:
+        reasons = "\n".join(f"  {verdict.path}: {verdict.reason}" for verdict in bad)
+        raise CommandError(
+            _FAILED,
+            f"{len(bad)} of {len(verdicts)} signature(s) do not verify:\n{reasons}\n",
+            hint="Sign again what you changed with `pvr sig update`; otherwise do not use this state.",
+        )
+
+
+def _listing(found: Coverage) -> dict[str, JsonValue]:
+    lists = {"protected": found.protected, "excluded": found.excluded, "notseen": found.notseen}
+    return {name: list(paths) for name, paths in lists.items() if paths}
+
+
+def _tree(paths: list[str], verdicts: list[Verdict]) -> list[str]:
+    lines: list[str] = []
+    folder: list[str] = []
+    for path in paths:
+        *parents, name = path.split("/")
+        shared = 0
+        while shared < min(len(folder), len(parents)) and folder[shared] == parents[shared]:
+            shared += 1
+        lines += [f"{'  ' * depth}{parents[depth]}/" for depth in range(shared, len(parents))]
+        folder = parents
+        by = [f"{verdict.path.removeprefix('_sigs/').removesuffix('.json')} ({verdict.signer})" for verdict in verdicts
+              if path in verdict.protected]  # fmt: skip
+        excluded = any(path in verdict.excluded for verdict in verdicts)
+        who = "signed by " + ", ".join(by) if by else "excluded by a signature" if excluded else "NOT SIGNED"
+        lines.append(f"{'  ' * len(parents)}{name}  [{who}]")
+    return lines
