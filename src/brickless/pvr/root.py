@@ -42,6 +42,8 @@ COMMANDS = _table(
     ("inspect", (), "Print the state of a repository, an archive or a device."),
     ("remoteinfo", ("ri", "remote-info"), "Print how a remote repository is reached."),
     ("stepinfo", ("step-info",), "Print the step that a remote repository is at."),
+    ("app", (), "Containers: from images to apps."),
+    ("sig", (), "Signatures over parts of a state."),
     ("login", ("lo",), "Log in to a hub."),
     ("whoami", ("wai",), "Show who you are at each hub."),
     ("claim", ("cl",), "Make a device yours."),

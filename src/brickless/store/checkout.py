@@ -13,7 +13,7 @@ from brickless.core.canonical import JsonValue
 from brickless.core.errors import UserError
 from brickless.store.entries import check_entries, is_file, is_inline, objects_of
 from brickless.store.jsontext import escaped_text
-from brickless.store.objects import read_chunks
+from brickless.store.objects import ObjectStore, read_chunks
 from brickless.store.tree import link_beneath, safe_join, write_beneath
 from brickless.store.worktree import StatCache
 
@@ -97,6 +97,16 @@ def _link(repo: Repository, path: str, sha: str) -> None:
             f"{path} cannot be a hard link: the pool {repo.objects.root} lies on another file system.",
             hint="Check out without --hardlink, or keep the pool beside the tree (`pvr init --objects`).",
         ) from error
+
+
+def write_entries(objects: ObjectStore, root: str, entries: dict[str, JsonValue]) -> None:
+    """Write the files of some entries below `root` as copies, each hashed on its way."""
+    for path, value in check_entries(entries, source="the state").items():
+        if is_inline(path, value):
+            _write_inline(root, path, value, False)
+        elif is_file(path):
+            with objects.open(str(value)) as source:
+                write_beneath(root, path, _verified(source, path, str(value)), durable=False)
 
 
 def _copy(repo: Repository, cache: StatCache, path: str, sha: str) -> os.stat_result | None:

@@ -16,6 +16,7 @@ from brickless.pvr.errors import CommandError
 @option("--noconfig", "-n", is_flag=True, help="Leave _config/NAME out.")
 def command(env: Env, part: str, raw: str, include: tuple[str, ...], exclude: tuple[str, ...], noconfig: bool) -> None:
     """Sign what is committed, and write the signature to _sigs/NAME.json. Commit it like any other file."""
+    from brickless.core.signature import Dialect, select
     from brickless.pvr import keyfiles, signing
 
     if bool(part) == bool(raw):
@@ -26,13 +27,14 @@ def command(env: Env, part: str, raw: str, include: tuple[str, ...], exclude: tu
         if part
         else signing.raw_rule(name, include=include, exclude=exclude)
     )
-    for hazard in signing.device_hazards(rule):
-        env.warn(f"devices may refuse this signature: {hazard}")
     repo = env.repository()
     with repo.lock():
-        entries = signing.check_canonical(repo.pristine_bytes())
+        entries = signing.read_state(repo.pristine_bytes())
+        for path in signing.device_hazards(entries, rule):
+            env.warn(f"devices may refuse this signature: they match its globs otherwise for {path}")
         who, chain = keyfiles.signer(env)
         document = signing.sign(entries, rule, who, chain=chain, with_payload=env.parent["with_payload"])
         keyfiles.write_signature(env, repo, signing.signature_path(name), document)
+    covered, _ = select(entries, rule, Dialect.CLIENT)
     if env.parent["output"] != "-":
-        env.result({"signature": signing.signature_path(name), "covers": sorted(rule.select(entries))})
+        env.result({"signature": signing.signature_path(name), "covers": list(covered)})

@@ -32,7 +32,7 @@ def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tre
     from brickless.pvr import keyfiles, signing
 
     repo = env.repository()
-    entries = signing.check_canonical(repo.pristine_bytes())
+    entries = signing.read_state(repo.pristine_bytes())
     documents = _documents(repo, signing.signatures_of(entries), (*names, *([part] if part else [])))
     verdicts: list[Verdict] = []
     if documents:
@@ -40,11 +40,13 @@ def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tre
         now = datetime.datetime.now(datetime.UTC)
         verdicts = [signing.verify(entries, path, value, believed, at=now) for path, value in documents.items()]
     _check(verdicts)
+    found = signing.cover(entries, verdicts)
     if as_tree and not env.json:
-        for line in _tree(sorted(entries), verdicts):
+        signers = {verdict.path: verdict.signer for verdict in verdicts}
+        for line in _tree(sorted(entries), found, signers):
             env.out(line)
         return
-    listed = _listing(signing.coverage(entries, verdicts)) if documents else {}
+    listed = _listing(found) if documents else {}
     if with_sigs and documents:
         listed["sigs"] = list(documents.values())
     env.result(listed, [four_blanks(listed)])
@@ -81,7 +83,7 @@ def _listing(found: Coverage) -> dict[str, JsonValue]:
     return {name: list(paths) for name, paths in lists.items() if paths}
 
 
-def _tree(paths: list[str], verdicts: list[Verdict]) -> list[str]:
+def _tree(paths: list[str], found: Coverage, signers: dict[str, str]) -> list[str]:
     lines: list[str] = []
     folder: list[str] = []
     for path in paths:
@@ -91,9 +93,12 @@ def _tree(paths: list[str], verdicts: list[Verdict]) -> list[str]:
             shared += 1
         lines += [f"{'  ' * depth}{parents[depth]}/" for depth in range(shared, len(parents))]
         folder = parents
-        by = [f"{verdict.path.removeprefix('_sigs/').removesuffix('.json')} ({verdict.signer})" for verdict in verdicts
-              if path in verdict.protected]  # fmt: skip
-        excluded = any(path in verdict.excluded for verdict in verdicts)
-        who = "signed by " + ", ".join(by) if by else "excluded by a signature" if excluded else "NOT SIGNED"
+        by = [f"{_short(sig)} ({signers[sig]})" for sig in found.by.get(path, ())]
+        out = [_short(sig) for sig in found.excluded_by.get(path, ())]
+        who = f"signed by {', '.join(by)}" if by else f"excluded by {', '.join(out)}" if out else "NOT SIGNED"
         lines.append(f"{'  ' * len(parents)}{name}  [{who}]")
     return lines
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("_sigs/").removesuffix(".json")

@@ -18,16 +18,17 @@ _BAD_GLOB, _FAILED, _MISSING = 123, 126, 125
 @argument("names", metavar="[NAME|PATTERN.json]...", nargs=-1)
 def command(env: Env, names: tuple[str, ...]) -> None:
     """Sign again, each signature with its own rule and the key of now (default: all in _sigs/)."""
+    from brickless.core.signature import parse_signature
     from brickless.pvr import keyfiles, signing
 
     repo = env.repository()
     done: list[str] = []
     with repo.lock():
-        entries = signing.check_canonical(repo.pristine_bytes())
+        entries = signing.read_state(repo.pristine_bytes())
         paths = _select(list(signing.signatures_of(entries)), names)
         who, chain = keyfiles.signer(env)
         for path in paths:
-            rule = signing.parse(path, _in_tree(repo, path, entries[path])).rule
+            rule = parse_signature(path, _in_tree(repo, path, entries[path])).rule
             try:
                 document = signing.sign(entries, rule, who, chain=chain, with_payload=env.parent["with_payload"])
             except Exception:
