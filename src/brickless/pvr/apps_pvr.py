@@ -8,7 +8,7 @@ from pathlib import Path
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import UserError
 from brickless.oci import manifest_src
-from brickless.oci.app import check_name
+from brickless.oci.app import check_name, render_app
 from brickless.pvr.env import Env
 from brickless.pvr.reference import resolve
 from brickless.pvr.source import open_source
@@ -56,6 +56,9 @@ def take(env: Env, repo: Repository, name: str, text: str, *, force: bool) -> No
         if os.path.lexists(target):
             atomic.remove_tree(target)
         atomic.rename(work, target)
+        if name != part and os.path.isfile(os.path.join(target, "run.json")):
+            # The rendered files name the container and its volumes.
+            render_app(Path(repo.dir), name)
     finally:
         if os.path.isdir(work):
             atomic.remove_tree(work)

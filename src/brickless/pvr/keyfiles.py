@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography import x509
 
-from brickless.core.canonical import JsonValue, dumps
+from brickless.core.canonical import JsonValue, dumps, loads
 from brickless.core.errors import BricklessError
 from brickless.pvr import jws, signers, signing
 from brickless.pvr.env import Env
@@ -56,6 +56,12 @@ def trust(env: Env) -> signing.Trust:
         raise CommandError(KEY_MISSING, "--cacerts _system_ is not supported anymore.", hint="Name a PEM file.")
     pem = _read(flags["cacerts"], "CA certificates", KEY_MISSING)
     return signing.Trust(roots=tuple(jws.load_certificates(pem, name=flags["cacerts"])))
+
+
+def read_signature(path: str) -> JsonValue:
+    """A signature's file. Strict: two readers of it must not see two documents. Raises HostileInputError."""
+    with open(path, "rb") as file:
+        return loads(file.read(_MAX_PEM_BYTES), strict=True)
 
 
 def write_signature(env: Env, repo: Repository, path: str, document: dict[str, JsonValue]) -> None:

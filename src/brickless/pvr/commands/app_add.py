@@ -25,7 +25,6 @@ from brickless.pvr.errors import CommandError
 @option("--runlevel", envvar="PVR_RUNLEVEL", default="", help="Deprecated: data, root, platform or app.")
 @option("--restart-policy", envvar="PVR_RESTART_POLICY", default="", help="system or container.")
 @option("--status-goal", envvar="PVR_STATUS_GOAL", default="", help="MOUNTED, STARTED or READY.")
-@option("--base", envvar="PVR_APP_ADD_BASE", default="", help="Build an overlay on this app's root.")
 @option("--config-json", envvar="PVR_CONFIG_JSON", default="", help="JSON file with the image's configuration.")
 @option("--arg", "args", envvar="PVR_TEMPLATE_ARG", multiple=True, help="Template argument KEY[=VALUE].")
 @option("--arg-json", "arg_files", multiple=True, help="JSON file with template arguments.")

@@ -11,7 +11,7 @@ from brickless.pvr import cli
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env, four_blanks
 from brickless.pvr.errors import CommandError
-from brickless.store.repo import Repository, load_state
+from brickless.store.repo import Repository
 
 if TYPE_CHECKING:
     from brickless.pvr.signing import Coverage, Verdict
@@ -54,12 +54,14 @@ def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tre
 
 def _documents(repo: Repository, committed: dict[str, JsonValue], names: tuple[str, ...]) -> dict[str, JsonValue]:
     """The signatures that are asked for: the working tree's file, else the committed entry (pvr.md 5.3)."""
+    from brickless.pvr import keyfiles
+
     paths = [name if name.endswith(".json") else f"_sigs/{name}.json" for name in names] or list(committed)
     found: dict[str, JsonValue] = {}
     for path in paths:
         full = os.path.join(repo.dir, path)
         if os.path.isfile(full):
-            found[path] = dict(load_state(full))
+            found[path] = keyfiles.read_signature(full)
         elif path in committed:
             found[path] = committed[path]
         else:

@@ -9,7 +9,7 @@ from brickless.pvr import cli
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
-from brickless.store.repo import Repository, glob_match, load_state
+from brickless.store.repo import Repository, glob_match
 
 _BAD_GLOB, _FAILED, _MISSING = 123, 126, 125
 
@@ -57,4 +57,6 @@ def _in_tree(repo: Repository, path: str, committed: JsonValue) -> JsonValue:
     full = os.path.join(repo.dir, path)
     if not os.path.isfile(full):
         return committed
-    return dict(load_state(full))
+    from brickless.pvr import keyfiles
+
+    return keyfiles.read_signature(full)
