@@ -44,6 +44,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "root": lambda: os.access("/proc/1/environ", os.R_OK) and os.access("/dev/loop-control", os.W_OK),
     "lxc": lambda: shutil.which("lxc-start") is not None,
     "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
+    "umoci": lambda: shutil.which("umoci") is not None,
+    "skopeo": lambda: shutil.which("skopeo") is not None,
     "registry": lambda: shutil.which("docker-registry") is not None,
     "softhsm": lambda: shutil.which("softhsm2-util") is not None and shutil.which("pkcs11-tool") is not None,
     "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,
