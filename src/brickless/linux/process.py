@@ -64,11 +64,11 @@ def require(tool: str, package: str) -> str:
     return path
 
 
-def find(tool: str) -> str | None:
-    """The absolute path of `tool` on the fixed search path, or None. A name with a slash is taken as it is."""
+def find(tool: str, search_path: str = SEARCH_PATH) -> str | None:
+    """The absolute path of `tool` on a search path (the fixed one), or None. A name with a slash is taken as it is."""
     if "/" in tool:
         return tool if os.access(tool, os.X_OK) else None
-    for folder in SEARCH_PATH.split(":"):
+    for folder in filter(os.path.isabs, search_path.split(":")):
         path = os.path.join(folder, tool)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
@@ -209,13 +209,15 @@ def spawn(  # noqa: PLR0913 - what a process is given
 ) -> Process:
     """Start a program and return at once. None as a stream means "the caller's own".
 
-    `env` is added to the clean environment. The program gets its own session unless told otherwise, so that ending it
-    ends what it started. Raises `ToolMissingError` or `ProcessError` when it cannot be started.
+    `env` is added to the clean environment; a PATH in it is where the program is looked for. The program gets its own
+    session unless told otherwise, so that ending it ends what it started. Raises `ToolMissingError` or `ProcessError`
+    when it cannot be started.
     """
     line = command_line(argv, env=env, cwd=cwd)
-    path = find(argv[0])
+    search_path = (env or {}).get("PATH", SEARCH_PATH)
+    path = find(argv[0], search_path)
     if path is None:
-        message = f"{purpose}: there is no program {argv[0]} here (looked in {SEARCH_PATH})\n  command: {line}"
+        message = f"{purpose}: there is no program {argv[0]} here (looked in {search_path})\n  command: {line}"
         raise ToolMissingError(message, number=errno.ENOENT)
     try:
         popen = subprocess.Popen(

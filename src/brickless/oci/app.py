@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from brickless.core import canonical
-from brickless.core.errors import HostileInputError, JsonError, UserError
+from brickless.core.errors import BricklessError, HostileInputError, JsonError, UserError
 from brickless.core.paths import check_state_path
-from brickless.oci import manifest_src, squashfs, template, users
+from brickless.oci import daemon, manifest_src, squashfs, template, users
 from brickless.oci.flatten import Flattener, ignore
 from brickless.oci.image import Image
 from brickless.oci.limits import DEFAULT, Limits
@@ -45,6 +45,8 @@ class Build:
     platforms: Sequence[Platform] = ()
     access: Access = field(default_factory=Access)
     stdin: BinaryIO | None = None
+    # Where a local Docker or Podman listens (as DOCKER_HOST); empty: at the usual places.
+    docker_host: str = ""
     spool: Path | None = None
     epoch_s: int | None = None
     era: template.Era = template.Era.NEWEST
@@ -193,14 +195,53 @@ def _make_docker(
 ) -> None:
     src = {**src, **_tracked_fields(source, src)} if expected is None else dict(src)
     with ExitStack() as stack:
-        wished = {"platforms": build.platforms, "access": build.access, "stdin": build.stdin, "limits": build.limits}
-        image = stack.enter_context(open_image(source, cache=build.cache, **wished))  # type: ignore[arg-type]
+        image = _open(source, str(src.get("docker_source") or "remote"), build, stack)
         _say_platform(image, build)
         _note_image(src, image, source, expected)
         flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
         _flatten(flattener, image, build)
         _note_user(src, flattener)
         _finish(repo_dir, folder, src, flattener, build, (DOCKER_MARKER, str(src["docker_digest"])))
+
+
+def _open(source: str, search: str, build: Build, stack: ExitStack) -> Image:
+    """The image from the first place of `search` (`remote,local`) that has it. A file or folder is its own place."""
+    remote = open_image(
+        source,
+        cache=build.cache,
+        platforms=build.platforms,
+        access=build.access,
+        stdin=build.stdin,
+        limits=build.limits,
+    )
+    if is_local(source):
+        return stack.enter_context(remote)
+    host = daemon.find(build.docker_host)
+    places = [place for place in search.split(",") if place == "remote" or host is not None]
+    if not places:
+        raise UserError(
+            "daemon-missing", "there is no local Docker or Podman here", hint="Start it, or set DOCKER_HOST."
+        )
+    failures: list[Exception] = []
+    for place in places:
+        try:
+            if place == "remote":
+                return stack.enter_context(remote)
+            return _open_daemon(source, str(host), build, stack)
+        except (BricklessError, OSError) as error:
+            failures.append(error)
+            if place != places[-1]:
+                build.report(f"{place} source had an error, trying with other sources: {error}")
+    # The place that people asked for first says what they need to know.
+    raise failures[0]
+
+
+def _open_daemon(source: str, host: str, build: Build, stack: ExitStack) -> Image:
+    reference = Reference.parse(source)
+    opened = daemon.open_local(reference, docker_host=host, platforms=build.platforms, limits=build.limits)
+    image = stack.enter_context(opened)
+    build.say("Repo exists in local docker")
+    return image
 
 
 def _tracked_fields(source: str, src: Mapping[str, Any]) -> dict[str, Any]:

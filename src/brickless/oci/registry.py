@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
@@ -45,6 +46,9 @@ UPLOAD_CHUNK_BYTES = 1 << 20
 CHALLENGE = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 REDIRECTS = (301, 302, 303, 307, 308)
 TRANSIENT = (408, 429, 500, 502, 503, 504)
+# Between attempts at a registry that is overloaded or restarting; it may ask for more, up to a bound.
+PAUSES_S = (0.5, 1.0, 2.0)
+MAX_PAUSE_S = 30
 
 
 class RegistryError(UserError):
@@ -84,7 +88,9 @@ class RegistryClient:
         access: Access | None = None,
         limits: Limits = DEFAULT,
         transport: httpx.BaseTransport | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._pause = pause
         self.reference = reference
         self.cache = cache
         self.limits = limits
@@ -227,17 +233,22 @@ class RegistryClient:
     ) -> _Answer:
         """An open, accepted answer. A 401 is answered once with what the challenge asks for."""
         action = "pull,push" if method in ("POST", "PUT", "PATCH") or self._pushing(method, accepted) else "pull"
-        for attempt in (1, 2):
+        authenticated, pauses = False, iter(PAUSES_S)
+        while True:
             answer = self._send(method, url, dict(headers or {}), content, what)
-            if answer.status_code == 401 and attempt == 1:
+            if answer.status_code in accepted:
+                return _Answer(answer)
+            if answer.status_code == 401 and not authenticated:
+                authenticated = True
                 challenge = answer.headers.get("www-authenticate", "")
                 answer.close()
                 self._authorization = self._authenticate(challenge, action, what)
                 continue
-            if answer.status_code not in accepted:
+            pause_s = next(pauses, None) if answer.status_code in TRANSIENT and method in ("GET", "HEAD") else None
+            if pause_s is None:
                 raise self._refusal(answer, what)
-            return _Answer(answer)
-        raise AssertionError("the loop returns or raises")
+            answer.close()
+            self._pause(max(pause_s, _asked_pause_s(answer)))
 
     @staticmethod
     def _pushing(method: str, accepted: tuple[int, ...]) -> bool:
@@ -375,6 +386,12 @@ def _bounded(answer: httpx.Response, limit_bytes: int, what: str) -> bytes:
 
 def _continues(answer: httpx.Response, have: int) -> bool:
     return str(answer.headers.get("content-range", "")).startswith(f"bytes {have}-")
+
+
+def _asked_pause_s(answer: httpx.Response) -> int:
+    """What Retry-After asks for, in seconds (its form as a date is not heeded)."""
+    text = str(answer.headers.get("retry-after", ""))
+    return min(int(text), MAX_PAUSE_S) if text.isascii() and text.isdigit() else 0
 
 
 def _reason(error: BaseException | None) -> str:

@@ -170,3 +170,13 @@ def test_spawn_passes_only_the_files_it_is_told_to() -> None:
         assert os.read(reader, 100) == b"hello\n"
         assert child.wait(10) == 0
     os.close(reader)
+
+
+def test_a_caller_may_look_in_places_of_its_own(tmp_path: Path) -> None:
+    tool = tmp_path / "my-tool"
+    tool.write_text("#!/bin/sh\necho mine\n")
+    tool.chmod(0o755)
+    with pytest.raises(ToolMissingError):
+        process.run(["my-tool"], purpose="try", timeout_s=5)
+    env = {"PATH": f".:{tmp_path}:{process.SEARCH_PATH}"}
+    assert process.run(["my-tool"], purpose="try", timeout_s=5, env=env).stdout == b"mine\n"

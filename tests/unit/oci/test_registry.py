@@ -82,6 +82,7 @@ def pull(tmp_path: Path) -> Callable[..., tuple[Fake, bytes]]:
         reference = Reference.parse(f"{HOST}/team/app:{name}")
         store = ObjectStore(str(tmp_path / "cache"))
         transport = httpx.MockTransport(fake)
+        kw.setdefault("pause", lambda _: None)
         with RegistryClient(reference, store, access=access, transport=transport, **kw) as client:
             image = client.image([Platform("linux", "amd64")])
             return fake, b"".join(image.layers[0].chunks())
@@ -198,6 +199,17 @@ def test_a_registry_that_misbehaves_gets_a_clear_error(pull: Any, tmp_path: Path
     named = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and not p.name.endswith(".part")]
     for path in named:
         assert ObjectStore(str(tmp_path / "cache")).verify(path.name) or len(path.name) != 64
+
+
+def test_an_overloaded_registry_is_asked_again_a_few_times(pull: Any) -> None:
+    pauses: list[float] = []
+    busy = on("manifests", lambda r: httpx.Response(429, headers={"Retry-After": "7"}), times=2)
+    assert pull(busy, pause=pauses.append)[1] == LAYER
+    assert pauses == [7, 7]
+    pauses.clear()
+    with pytest.raises(RegistryError, match="answered 503"):
+        pull(on("manifests", lambda r: httpx.Response(503)), pause=pauses.append)
+    assert pauses == [0.5, 1.0, 2.0]
 
 
 def test_half_a_layer_is_kept_for_the_next_try(pull: Any) -> None:
@@ -369,7 +381,26 @@ def test_docker_config(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no name of a credential helper"):
         config.find("e.example.org")
     assert DockerConfig.load(tmp_path / "none").find(HOST) is None
-    assert not helper.exists()
+    helper.write_text("""#!/bin/sh
+read host
+case "$host" in
+  h.example.org) echo '{"Username":"u","Secret":"s"}';;
+  t2.example.org) echo '{"Username":"<token>","Secret":"idt2"}';;
+  bad.example.org) echo 'nonsense';;
+  sad.example.org) echo 'the store is locked'; exit 1;;
+  *) echo 'credentials not found in native keychain'; exit 1;;
+esac
+""")
+    helper.chmod(0o755)
+    path.write_text(json.dumps({"credHelpers": {"h.example.org": "brick"}, "credsStore": "brick"}))
+    config = DockerConfig.load(path, {"PATH": f"{tmp_path}:{process.SEARCH_PATH}"})
+    assert config.find("h.example.org") == Credentials("u", "s")
+    assert config.find("t2.example.org") == Credentials("", "", "idt2")
+    assert config.find("unknown.example.org") is None
+    with pytest.raises(UserError, match="no credential"):
+        config.find("bad.example.org")
+    with pytest.raises(UserError, match="the store is locked"):
+        config.find("sad.example.org")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"auths": []}', '{"auths": {"x": {"auth": "%%"}}}', '{"credsStore": 5}'])
