@@ -114,7 +114,8 @@ class Hub:
         def base_url(request: Request) -> str:
             return application.base_url(request)
 
-        trails = TrailRoutes(self.parts, self.trails, self.objects, base_url)
+        auth = AuthRoutes(self.auth, base_url)
+        trails = TrailRoutes(self.parts, self.trails, self.objects, base_url, auth.auth_status)
         named = Service(
             "/",
             (
@@ -132,10 +133,10 @@ class Hub:
 
         router = Router(routes, by_name)
         application = Application(router, self.auth, self.parts.presence, public_url=self.settings.public_url)
-        router.add(AuthRoutes(self.auth, base_url).service())
-        router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity).service())
+        router.add(auth.service())
+        router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
         router.add(trails.service())
-        router.add(ObjectRoutes(self.objects, base_url).service())
+        router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(LogRoutes(self.parts, self.logs).service())
         for service in (*BlobRoutes(self.objects).services(), page_parts):
             router.add(service)

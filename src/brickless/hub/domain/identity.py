@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from brickless.hub.domain import scopes
 from brickless.hub.domain.errors import Forbidden
 from brickless.hub.domain.values import Account, CallerType, Device, Identity
@@ -59,28 +61,35 @@ def _seconds(claims: dict[str, object], name: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def effective(outer: dict[str, object]) -> dict[str, object]:
+    """The claims that count: those of `call-as` when an administrator acts as somebody else."""
+    inner = outer.get("call-as")
+    if not isinstance(inner, dict):
+        return outer
+    return {**inner, "exp": outer.get("exp"), "orig_iat": outer.get("orig_iat")}
+
+
 def from_claims(outer: dict[str, object]) -> Identity:
     """The effective caller. With `call-as` an administrator acts as somebody else, and keeps being named in `nick`.
 
+    A hub remembers one of these for each device, so what is equal in all of them is one string in memory.
     Raises Forbidden when the token names neither a caller nor a type.
     """
-    claims = outer
-    inner = outer.get("call-as")
-    nick = _text(outer, "nick")
-    if isinstance(inner, dict):
-        claims = {**inner, "exp": outer.get("exp"), "orig_iat": outer.get("orig_iat")}
-        nick = f"{nick or '_unknown_'}==>{_text(claims, 'nick') or '_unknown_'}"
+    claims = effective(outer)
+    nick = _text(claims, "nick")
+    if claims is not outer:
+        nick = f"{_text(outer, 'nick') or '_unknown_'}==>{nick or '_unknown_'}"
     if not _text(claims, "prn") or not _text(claims, "type"):
         raise Forbidden("You need to be logged in")
+    prn = _text(claims, "prn")
     return Identity(
-        login=_text(claims, "id"),
+        login=prn if _text(claims, "id") == prn else _text(claims, "id"),
         nick=nick,
-        prn=_text(claims, "prn"),
-        type=_text(claims, "type"),
-        role=_text(claims, "roles"),
-        owner=_text(claims, "owner"),
+        prn=prn,
+        type=intern(_text(claims, "type")),
+        role=intern(_text(claims, "roles")),
+        owner=intern(_text(claims, "owner")),
         scopes=scopes.split(_text(claims, "scopes")),
         expires_s=_seconds(outer, "exp"),
         issued_s=_seconds(outer, "orig_iat"),
-        claims=tuple(sorted(claims.items())),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from brickless.hub.domain.errors import ScopeMissing
 
 PREFIX = "prn:pantahub.com:apis:/base/"
@@ -59,6 +61,7 @@ def anonymous(words: str) -> tuple[str, ...]:
     return tuple(scope for scope in expand(words) if scope.endswith(".readonly"))
 
 
+@lru_cache(maxsize=1024)
 def split(claim: str) -> frozenset[str]:
     """The scopes of a token's claim; older tokens of applications join them with commas."""
     return frozenset(claim.replace(",", " ").split())

@@ -30,7 +30,6 @@ class Identity:
     scopes: frozenset[str]
     expires_s: int
     issued_s: int
-    claims: tuple[tuple[str, object], ...] = ()
 
     @property
     def is_device(self) -> bool:

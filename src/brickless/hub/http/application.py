@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import logging
 import time
@@ -23,7 +24,7 @@ from brickless.hub.services.presence import Presence
 
 log = logging.getLogger("brickless.hub")
 _EXPOSED = "Location, Pantahub-Object-Type, WWW-Authenticate, Retry-After"
-_MAX_CACHED_TOKENS = 65_536
+_MAX_CACHED_TOKENS = 131_072
 
 
 class Bearers:
@@ -31,7 +32,7 @@ class Bearers:
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
-        self._known: OrderedDict[str, Identity] = OrderedDict()
+        self._known: OrderedDict[bytes, Identity] = OrderedDict()
 
     def identity(self, request: Request) -> Identity | None:
         """Who calls; None without an Authorization header. Raises Unauthenticated for one that is no valid bearer."""
@@ -42,11 +43,13 @@ class Bearers:
         if scheme != "Bearer" or not token:
             raise Unauthenticated
         request.token = token
-        known = self._known.get(token)
+        # The digest, not the token: a hundred thousand devices are a hundred thousand of these.
+        key = hashlib.blake2b(token.encode("latin-1", "replace"), digest_size=24).digest()
+        known = self._known.get(key)
         if known is not None and known.expires_s > time.time():
             return known
         identity = self._auth.verify(token)
-        self._known[token] = identity
+        self._known[key] = identity
         while len(self._known) > _MAX_CACHED_TOKENS:
             self._known.popitem(last=False)
         return identity

@@ -21,12 +21,6 @@ def require_user_agent(request: Request) -> None:
         raise Forbidden("Incompatible Client; upgrade pantavisor")
 
 
-async def auth_status(request: Request) -> Response:
-    """The claims of the caller's token, with sorted keys; five services have it."""
-    claims = {key: value for key, value in request.caller.claims if isinstance(value, str | int)}
-    return Response(jsontext.struct(claims))
-
-
 class AuthRoutes:
     """Handlers of /auth. `base_url` tells where a client reaches the hub."""
 
@@ -39,7 +33,7 @@ class AuthRoutes:
         routes = (
             Route("POST", "login", self.login, public=True, summary="Log in with a name and a password"),
             Route("GET", "login", self.refresh, summary="Exchange a valid token for a fresh one"),
-            Route("GET", "auth_status", auth_status, summary="The claims of the token"),
+            Route("GET", "auth_status", self.auth_status, summary="The claims of the token"),
             Route("GET", "", self.own, summary="The caller's account"),
             Route("GET", "accounts", self.accounts, summary="The caller's accounts"),
             Route("POST", "accounts", self.register, public=True, summary="Sign up"),
@@ -68,6 +62,11 @@ class AuthRoutes:
         if not request.token:
             raise Unauthenticated
         return ok({"token": self._auth.refresh(request.token)})
+
+    async def auth_status(self, request: Request) -> Response:
+        """GET auth_status, which five services have: the claims of the caller's token, with sorted keys."""
+        claims = sorted(self._auth.claims(request.token).items())
+        return Response(jsontext.struct({key: value for key, value in claims if isinstance(value, str | int)}))
 
     async def own(self, request: Request) -> Response:
         """GET /auth/."""

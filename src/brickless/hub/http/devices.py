@@ -10,8 +10,8 @@ from brickless.hub.domain.filters import page_number, parse_device_filters
 from brickless.hub.domain.jsontext import Value, text_field
 from brickless.hub.domain.values import Identity
 from brickless.hub.http import encoding
-from brickless.hub.http.auth import auth_status, require_user_agent
-from brickless.hub.http.messages import Request, Response, ok, parse_query
+from brickless.hub.http.auth import require_user_agent
+from brickless.hub.http.messages import Handler, Request, Response, ok, parse_query
 from brickless.hub.http.router import PATCH_METHODS, Route, Service
 from brickless.hub.services.devices import Devices, Draft, Shown
 from brickless.hub.services.metadata import Metadata
@@ -48,8 +48,13 @@ class DeviceRoutes:
     """Handlers of /devices."""
 
     def __init__(
-        self, devices: Devices, metadata: Metadata, optional_identity: Callable[[Request], Identity | None]
+        self,
+        devices: Devices,
+        metadata: Metadata,
+        optional_identity: Callable[[Request], Identity | None],
+        auth_status: Handler,
     ) -> None:
+        self._auth_status = auth_status
         self._devices = devices
         self._metadata = metadata
         self._optional_identity = optional_identity
@@ -60,7 +65,7 @@ class DeviceRoutes:
         routes = (
             Route("POST", "", self.register, public=True, summary="Register a device"),
             Route("GET", "", self.list, read, summary="The caller's devices, or another account's public ones"),
-            Route("GET", "auth_status", auth_status, summary="The claims of the token"),
+            Route("GET", "auth_status", self._auth_status, summary="The claims of the token"),
             Route("POST", "tokens", self.create_token, read, summary="Make a join token for a factory"),
             Route("GET", "tokens", self.tokens, read, summary="The caller's join tokens"),
             Route("GET", "tokens/{id}", self.token, read, summary="One join token"),

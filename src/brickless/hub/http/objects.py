@@ -11,9 +11,8 @@ from brickless.hub.domain.errors import Refusal
 from brickless.hub.domain.jsontext import text_field
 from brickless.hub.domain.objects import parse_range, parse_request
 from brickless.hub.http import encoding
-from brickless.hub.http.auth import auth_status
 from brickless.hub.http.errors import STATUS
-from brickless.hub.http.messages import ClientGone, Request, Response
+from brickless.hub.http.messages import ClientGone, Handler, Request, Response
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.objects import Access, Objects
 
@@ -27,7 +26,8 @@ def access_response(access: Access, base_url: str, *, canonical: bool = False, s
 class ObjectRoutes:
     """Handlers of /objects."""
 
-    def __init__(self, objects: Objects, base_url: Callable[[Request], str]) -> None:
+    def __init__(self, objects: Objects, base_url: Callable[[Request], str], auth_status: Handler) -> None:
+        self._auth_status = auth_status
         self._objects = objects
         self._base_url = base_url
 
@@ -37,7 +37,7 @@ class ObjectRoutes:
         routes = (
             Route("GET", "", self.list, read, summary="The caller's objects"),
             Route("POST", "", self.register, write, summary="Announce an object: 200 upload it, 409 it is there"),
-            Route("GET", "auth_status", auth_status, summary="The claims of the token"),
+            Route("GET", "auth_status", self._auth_status, summary="The claims of the token"),
             Route("GET", "{sha}", self.get, read, summary="One object with signed URLs"),
             Route("GET", "{sha}/blob", self.blob, read, summary="A redirect to the bytes"),
             Route("PUT", "{sha}", self.rename, write, summary="Rename an object"),

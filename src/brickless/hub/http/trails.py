@@ -16,8 +16,7 @@ from brickless.hub.domain.prn import device_id
 from brickless.hub.domain.state import CheckedState, check, parse_body
 from brickless.hub.domain.values import Summary
 from brickless.hub.http import encoding
-from brickless.hub.http.auth import auth_status
-from brickless.hub.http.messages import Request, Response
+from brickless.hub.http.messages import Handler, Request, Response
 from brickless.hub.http.objects import access_response
 from brickless.hub.http.router import TRAILS_HEADERS, Route, Service
 from brickless.hub.services.objects import Objects
@@ -43,7 +42,10 @@ def autolink(request: Request) -> bool:
 class TrailRoutes:
     """Handlers of /trails."""
 
-    def __init__(self, parts: Parts, trails: Trails, objects: Objects, base_url: Callable[[Request], str]) -> None:
+    def __init__(
+        self, parts: Parts, trails: Trails, objects: Objects, base_url: Callable[[Request], str], auth_status: Handler
+    ) -> None:
+        self._auth_status = auth_status
         self._parts = parts
         self._trails = trails
         self._objects = objects
@@ -56,7 +58,7 @@ class TrailRoutes:
         routes = (
             Route("GET", "", self.list, read, summary="The caller's trails"),
             Route("POST", "", self.create, write, summary="Start the calling device's trail with its factory state"),
-            Route("GET", "auth_status", auth_status, summary="The claims of the token"),
+            Route("GET", "auth_status", self._auth_status, summary="The claims of the token"),
             Route("GET", "summary", self.summaries, read, summary="One row a device: revision, status, last seen"),
             Route("GET", "{id}", self.get, read, summary="One trail"),
             Route("GET", "{id}/summary", self.summary, read, summary="One row"),

@@ -102,6 +102,10 @@ class Auth:
         """Who a bearer token belongs to. Raises Unauthenticated, or Forbidden when it names nobody."""
         return identities.from_claims(self._parts.signer.verify_bearer(token))
 
+    def claims(self, token: str) -> dict[str, object]:
+        """The claims that count of a valid token."""
+        return identities.effective(self._parts.signer.verify_bearer(token))
+
     def refresh(self, token: str) -> str:
         """The same claims for another while. Raises Unauthenticated once the refresh window is over."""
         claims = self._parts.signer.verify_bearer(token)
