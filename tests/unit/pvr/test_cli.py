@@ -123,7 +123,9 @@ def test_chdir_works_elsewhere(pvr: Any, tree: Path) -> None:
     assert (tree / "below" / ".pvr" / "json").exists()
 
 
-@pytest.mark.parametrize("command", ["status", "json", "diff", "commit", "add", "checkout", "get", "post"])
+@pytest.mark.parametrize(
+    "command", ["status", "json", "diff", "commit", "add", "checkout", "get", "post", "log", "fsck", "undo"]
+)
 def test_outside_a_repository_every_command_says_so(command: str, pvr: Any, tree: Path) -> None:
     ran = pvr(command, code=2)
     assert "is not a pvr repository" in ran.err

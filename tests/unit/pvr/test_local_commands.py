@@ -337,3 +337,105 @@ def test_a_read_only_repository_is_readable(pvr: Any, repo: Path) -> None:
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+# History, fsck, gc, put, deploy
+
+
+def test_log_show_diff_and_undo_use_the_history(pvr: Any, repo: Path) -> None:
+    (repo / "web/run.json").write_text('{"name":"web","n":2}')
+    pvr("commit", "-m", "second")
+    assert [line.split()[-1] for line in pvr("log").out.splitlines()] == ["second", "first", "start"]
+    assert json.loads(pvr("diff", "HEAD~1", "HEAD").out) == {"web/run.json": {"n": 2}}
+    assert "~ web" in pvr("show", "HEAD~1", "HEAD").out
+    assert "web" in pvr("show").out
+    first = pvr("log", "--json").json()[1]["sha"]
+    assert pvr("diff", first[:10], "HEAD~1").out == "{}\n"
+    pvr("undo")
+    assert json.loads((repo / ".pvr/json").read_text())["web/run.json"]["n"] == 1
+    pvr("undo")
+    assert json.loads((repo / ".pvr/json").read_text())["web/run.json"]["n"] == 2
+    assert "HEAD~99" in pvr("diff", "HEAD~99", code=3).err
+
+
+def test_fsck_names_every_bad_object_and_repairs_from_elsewhere(pvr: Any, repo: Path, tmp_path: Path) -> None:
+    pvr("export", str(tmp_path / "good.tgz"))
+    assert pvr("fsck", "--json").json() == {"clean": True, "faults": []}
+    (pool() / sha(b"squash")).write_bytes(b"sQuash")
+    ran = pvr("fsck", code=3)
+    assert ran.out == f"damaged  {sha(b'squash')}  web/root.squashfs\n"
+    assert "1 object(s)" in ran.err
+    pvr("fsck", "--from", str(tmp_path / "good.tgz"))
+    assert (pool() / sha(b"squash")).read_bytes() == b"squash"
+
+
+def test_gc_lists_first_and_keeps_what_any_repository_names(pvr: Any, repo: Path, tmp_path: Path) -> None:
+    (repo / "web/root.squashfs").write_bytes(b"second")
+    pvr("commit")
+    (pool() / sha(b"loose")).write_bytes(b"loose")
+    flags = ["--older-than", "-1", str(tmp_path), "--json"]
+    assert pvr("gc", *flags).json()["objects"] == [sha(b"loose")]
+    assert (pool() / sha(b"loose")).exists()
+    assert pvr("gc", "--delete", *flags).json()["deleted"] is True
+    assert sorted(os.listdir(pool())) == sorted([sha(b"squash"), sha(b"second")]), "the history keeps its objects"
+    assert pvr("gc", "--delete", "--json", str(tmp_path)).json()["objects"] == []
+    pvr("gc", str(tmp_path / "misspelt"), code=3)
+
+
+def test_a_local_put_is_the_inverse_of_a_local_get(pvr: Any, repo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    pvr("-C", str(other), "-c", str(tmp_path / "cfg"), "init")
+    pvr("put", str(other))
+    assert (other / ".pvr/json").read_bytes() == (repo / ".pvr/json").read_bytes()
+    assert (tmp_path / "cfg/objects" / sha(b"squash")).read_bytes() == b"squash"
+    bare = tmp_path / "bare"
+    (bare / "objects").mkdir(parents=True)
+    (bare / "json").write_text("{}")
+    pvr("put", str(bare))
+    assert (bare / "json").read_bytes() == (repo / ".pvr/json").read_bytes()
+    assert (bare / "objects" / sha(b"squash")).exists()
+
+
+def test_deploy_builds_a_revision_of_hard_links(pvr: Any, repo: Path, tmp_path: Path) -> None:
+    (repo / "bsp").mkdir()
+    for name, data in (("kernel.img", b"kernel"), ("pantavisor", b"initrd"), ("board.dtb", b"fdt")):
+        (repo / "bsp" / name).write_bytes(data)
+    (repo / "bsp/run.json").write_text('{"initrd":"pantavisor","linux":"kernel.img","fdt":"board.dtb"}')
+    pvr("add")
+    pvr("commit")
+    pvr("export", str(tmp_path / "all.tgz"))
+    target = tmp_path / "storage/trails/0"
+    (target / ".pvr").mkdir(parents=True)
+    (target / ".pvr/config").write_text('{"ObjectsDir":"../../objects"}')
+    (target / "stale").mkdir()
+    (target / "stale/file").write_text("from before")
+    out = pvr("deploy", str(target), f"{tmp_path}/all.tgz#bsp", f"{tmp_path}/all.tgz#web").out.splitlines()
+    assert out[0] == "Starting deployment ..."
+    assert out[-1] == str(target)
+    assert not (target / "stale").exists()
+    assert not (target / "webby.json").exists()
+    objects = tmp_path / "storage/objects"
+    links = {".pv/pv-kernel.img": b"kernel", ".pv/pv-initrd.img": b"initrd", ".pv/pv-fdt.dtb": b"fdt"}
+    for path, data in {"bsp/kernel.img": b"kernel", **links}.items():
+        assert (target / path).stat().st_ino == (objects / sha(data)).stat().st_ino
+        assert (target / path).stat().st_mode & 0o777 == 0o444
+    assert (target / "web/run.json").read_bytes() == b'{"n":1,"name":"web"}'
+    assert pvr("deploy", str(target), f"{tmp_path}/all.tgz").code == 0
+    assert (target / "webby.json").exists()
+    pvr("deploy", code=101)
+
+
+def test_global_config_reads_and_writes_the_fields_file(pvr: Any, home: Path) -> None:
+    assert pvr("global-config", "--json").json() == {"AutoUpgrade": True, "DistributionTag": "develop", "Spec": "1"}
+    pvr("global-config", "AutoUpgrade=false", "DistributionTag=stable")
+    text = (home / ".pvr/config.json").read_text()
+    assert text == '{"Spec":"1","AutoUpgrade":false,"DistributionTag":"stable"}'
+    pvr("global-config", "AutoUpgrade=yes", code=3)
+    pvr("global-config", "Nonsense=1", code=3)
+    assert (home / ".pvr/config.json").read_text() == text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, pvr: Any) -> None:
+    assert "_PVR_COMPLETE" in pvr("completion", shell).out
