@@ -30,6 +30,7 @@ MESSAGE = struct.Struct("=i256si")
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
 DEFAULT_HALT = signal.SIGPWR
 CONFIG_MAX_BYTES = 1 << 20
+QUOTES = ("'", '"')
 
 
 class State(IntEnum):
@@ -136,6 +137,33 @@ def _with_lower(line: Line, lower: str) -> Line:
     return Line(line.key, f"{prefix}{lower}:{line.value[len(prefix) :]}")
 
 
+def init_command(lines: Iterable[Line]) -> list[str]:
+    """The words of `lxc.init.cmd`, empty when it is unset: what `start` runs.
+
+    The field's liblxc splits at quotes: a quoted word ends at its quote, no blank is needed behind it, a backslash is
+    itself (pvr writes such values, see pvr.md 4.6). Debian's splits at blanks alone, so that we split. Raises
+    `ValueError` for a quote that does not end.
+    """
+    value = ""
+    for line in lines:
+        if line.key == "lxc.init.cmd":
+            value = line.value
+    # liblxc takes quotes off that begin and end a whole value, before it splits.
+    if len(value) > 1 and value[0] in QUOTES and value[-1] == value[0]:
+        value = value[1:-1]
+    words: list[str] = []
+    while value := value.lstrip():
+        if value[0] in QUOTES:
+            word, end, value = value[1:].partition(value[0])
+            if not end:
+                raise ValueError(f"lxc.init.cmd: a quote does not end: {word!r}")
+        else:
+            word = value.split(maxsplit=1)[0]
+            value = value[len(word) :]
+        words.append(word)
+    return words
+
+
 def halt_signal(lines: Iterable[Line]) -> int:
     """The signal that asks the container's init to end: `lxc.signal.halt`, SIGPWR when unset.
 
@@ -160,15 +188,28 @@ def _signal_number(text: str) -> int:
     raise ValueError(f"lxc.signal.halt: {text!r} is no signal")
 
 
-def start(name: str, config: str, lxc_path: str, *, log: str, level: str, stdio: int, cwd: str) -> int:
+def start(
+    name: str,
+    config: str,
+    lxc_path: str,
+    *,
+    log: str,
+    level: str,
+    stdio: int,
+    cwd: str,
+    command: Sequence[str] = (),
+) -> int:
     """Start the container's monitor; returns its pid, the pid of its session too. Raises `OSError`.
 
     The caller reads what becomes of it from the `Fifo` and waits for the pid. `stdio` is a descriptor for what the
-    monitor itself says when it cannot start; relative paths of the configuration are resolved from `cwd`.
+    monitor itself says when it cannot start; relative paths of the configuration are resolved from `cwd`. `command` is
+    run in place of `lxc.init.cmd`.
     """
     os.makedirs(os.path.join(lxc_path, name), exist_ok=True)
     _forget_groups(name)
     argv = [LXC_START, "-F", "-n", name, "-P", lxc_path, "-f", config, "-o", log, "-l", level]
+    if command:
+        argv += ["--", *command]
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     before = os.getcwd()
     os.chdir(cwd)

@@ -159,3 +159,27 @@ def test_the_tail_of_a_log_is_bounded(tmp_path: Path) -> None:
     assert lxc.tail(str(log), max_bytes=20).endswith("last words")
     assert len(lxc.tail(str(log), max_bytes=20)) <= 20
     assert lxc.tail(str(tmp_path / "nosuch")) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("/sbin/init", ["/sbin/init"]),
+        ('/docker-entrypoint.sh "nginx""-g""daemon off;"', ["/docker-entrypoint.sh", "nginx", "-g", "daemon off;"]),
+        (' "-a""b c"', ["-a", "b c"]),
+        ("sh -c 'echo \"hi\"'", ["sh", "-c", 'echo "hi"']),
+        ("a\\b  c", ["a\\b", "c"]),
+        ('sh "" x', ["sh", "", "x"]),
+        ('say"x y"', ['say"x', 'y"']),
+        ('"whole value"', ["whole", "value"]),
+        ("", []),
+    ],
+)
+def test_the_command_is_split_as_the_fields_liblxc_does(value: str, words: list[str]) -> None:
+    lines = [lxc.Line("lxc.init.cmd", "/overruled"), lxc.Line("lxc.init.cmd", value)]
+    assert lxc.init_command(lines) == words
+
+
+def test_a_quote_without_an_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a quote does not end"):
+        lxc.init_command([lxc.Line("lxc.init.cmd", 'sh "-c')])

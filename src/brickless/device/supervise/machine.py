@@ -130,6 +130,7 @@ class LinuxMachine:
         container = job.container
         trail = os.path.join(self.roots.storage, "trails", job.rev, container.name)
         own = self._own_config(safe_join(trail, container.config))
+        command = lxc.init_command(own)
         folder = os.path.join(logs.log_dir(self.roots.storage, job.rev, container.name), "lxc")
         os.makedirs(folder, exist_ok=True)
         config = os.path.join(self._paths.private, CONFIG_DIR, container.name)
@@ -143,7 +144,14 @@ class LinuxMachine:
         )
         try:
             pid = lxc.start(
-                container.name, config, self._paths.lxc_path, log=log, level=self.log_level, stdio=stdio, cwd=trail
+                container.name,
+                config,
+                self._paths.lxc_path,
+                log=log,
+                level=self.log_level,
+                stdio=stdio,
+                cwd=trail,
+                command=command,
             )
         finally:
             os.close(stdio)
