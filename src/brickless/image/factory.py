@@ -19,34 +19,41 @@ BUSYBOX = "busybox-static"
 NETWORK = "network"
 SQUASHFS_TIMEOUT_S = 300.0
 
-_TIMEOUT_S = 30
-_APP_RECOVERY: canonical.JsonValue = {
-    "backoff_factor": canonical.loads(b"2.0"),
-    "backoff_policy": "reboot",
-    "max_retries": 5,
-    "policy": "on-failure",
-    "retry_delay": 5,
-    "stable_timeout": 30,
-}
+TIMEOUT_S = 30
+STABLE_S = 30
 
 
-def _group(name: str, description: str, goal: str, policy: str) -> dict[str, canonical.JsonValue]:
+def _group(name: str, description: str, goal: str, policy: str, timeout_s: int) -> dict[str, canonical.JsonValue]:
     return {
         "description": description,
         "name": name,
         "restart_policy": policy,
         "status_goal": goal,
-        "timeout": _TIMEOUT_S,
+        "timeout": timeout_s,
     }
 
 
-def stock_groups() -> list[canonical.JsonValue]:
-    """The four groups of device.md 1.5, in boot order."""
+def stock_groups(*, timeout_s: int = TIMEOUT_S, stable_s: int = STABLE_S) -> list[canonical.JsonValue]:
+    """The four groups of device.md 1.5, in boot order.
+
+    `timeout_s` bounds the way to the goal, `stable_s` is how long an app must run before an update is committed.
+    """
+    recovery: canonical.JsonValue = {
+        "backoff_factor": canonical.loads(b"2.0"),
+        "backoff_policy": "reboot",
+        "max_retries": 5,
+        "policy": "on-failure",
+        "retry_delay": 5,
+        "stable_timeout": stable_s,
+    }
+    app = _group("app", "Applications", "STARTED", "container", timeout_s)
     return [
-        _group("data", "Containers which volumes we want to mount but not to be started", "MOUNTED", "system"),
-        _group("root", "Container or containers that are in charge of the network", "STARTED", "system"),
-        _group("platform", "Middleware and utility containers", "STARTED", "system"),
-        {**_group("app", "Applications", "STARTED", "container"), "auto_recovery": _APP_RECOVERY},
+        _group(
+            "data", "Containers which volumes we want to mount but not to be started", "MOUNTED", "system", timeout_s
+        ),
+        _group("root", "Container or containers that are in charge of the network", "STARTED", "system", timeout_s),
+        _group("platform", "Middleware and utility containers", "STARTED", "system", timeout_s),
+        {**app, "auto_recovery": recovery},
     ]
 
 
@@ -147,11 +154,19 @@ def _add(tar: tarfile.TarFile, path: str, content: bytes, mode: int) -> None:
 
 
 def revision(
-    objects: ObjectStore, bsp: Bsp, folder: Path, extra: Mapping[str, canonical.JsonValue] | None = None
+    objects: ObjectStore,
+    bsp: Bsp,
+    folder: Path,
+    *,
+    groups: list[canonical.JsonValue] | None = None,
+    extra: Mapping[str, canonical.JsonValue] | None = None,
 ) -> bytes:
-    """Add all files of the factory revision to `objects` and return its state, canonical."""
+    """Add all files of the factory revision to `objects` and return its state, canonical.
+
+    `groups` are the stock ones when None; `extra` is more inline JSON, path in the state -> value.
+    """
     network_objects, network_jsons = network_container(folder)
-    state: dict[str, canonical.JsonValue] = {"#spec": SPEC, "device.json": {"groups": stock_groups()}}
+    state: dict[str, canonical.JsonValue] = {"#spec": SPEC, "device.json": {"groups": groups or stock_groups()}}
     state.update(bsp.jsons())
     state.update(network_jsons)
     state.update(extra or {})

@@ -17,6 +17,7 @@ CERTIFICATE = "etc/pantavisor/certs/hub.pem"
 DISK_MB = 512
 # Short waits, so that people see the whole story; a product's are longer (see docs/reference/configuration.md).
 RUNTIME_CONFIG = {"PV_UPDATER_COMMIT_DELAY": "4", "PV_UPDATER_GOALS_TIMEOUT": "60"}
+GROUP_TIMEOUT_S, STABLE_S = 15, 5
 # Panics as a broken runtime does: the kernel finds its PID 1 gone.
 PANIC = b"""#!/usr/bin/python3.11 -ISB
 print("this runtime is broken on purpose", flush=True)
@@ -79,8 +80,12 @@ class Artefacts:
 
     def disk(self, out: Path, board: bsp.Bsp, config: Mapping[str, str], *, size_mb: int = DISK_MB) -> None:
         """A device's disk with the factory revision; `config` says where the hub is."""
+        groups = factory.stock_groups(timeout_s=GROUP_TIMEOUT_S, stable_s=STABLE_S)
         storage.build(
-            out, fill=lambda objects: factory.revision(objects, board, self.folder), size_mb=size_mb, config=config
+            out,
+            fill=lambda objects: factory.revision(objects, board, self.folder, groups=groups),
+            size_mb=size_mb,
+            config=config,
         )
 
 
