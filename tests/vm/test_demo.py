@@ -9,7 +9,6 @@ import pytest
 
 from brickless.linux import process
 
-
 CACHE = Path(__file__).parents[2] / ".cache"
 DEMO_TIMEOUT_S = 420.0
 
