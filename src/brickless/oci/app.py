@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -22,6 +23,7 @@ from brickless.oci.flatten import Flattener, ignore
 from brickless.oci.image import Image
 from brickless.oci.limits import DEFAULT, Limits
 from brickless.oci.manifest import Platform
+from brickless.oci.overlay import keep_difference, read_lower
 from brickless.oci.reference import Reference
 from brickless.oci.registry import Access
 from brickless.oci.rootfs import FolderLayer, TarballLayer
@@ -30,6 +32,7 @@ from brickless.store import atomic
 
 DOCKER_MARKER = "root.squashfs.docker-digest"
 ROOTFS_MARKER = "root.squashfs.rootfs-digest"
+OVERLAY_MARKER = "root.ovl.squashfs.docker-digest"
 LXC_CONF, RUN_JSON = "lxc.container.conf", "run.json"
 UP_TO_DATE = "root.squashfs: already up to date."
 
@@ -66,6 +69,26 @@ class AppSettings:
     persistence: Mapping[str, str] = field(default_factory=dict)
     format_options: str = ""
     docker_source: str = "remote,local"
+    # Another app of the repository whose root is the lower part of this one's.
+    base: str = ""
+
+
+class Patch(StrEnum):
+    """How an update treats the root: as it was made, as an overlay over the present one, or whole again."""
+
+    KEEP = "keep"
+    OVERLAY = "overlay"
+    WHOLE = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The squashfs that a build makes, the marker that vouches for it, and the lower root if it is an overlay."""
+
+    name: str = template.ROOT
+    marker: str = DOCKER_MARKER
+    digest_key: str = "docker_digest"
+    lower: Path | None = None
 
 
 def add_app(
@@ -94,20 +117,38 @@ def add_app(
         src["docker_source"] = chosen.docker_source
         # As overrides, so that they outlive the next update of the image.
         src["config"] = {**chosen.docker_config, **chosen.config}
+        if chosen.base:
+            src["base"] = check_name(chosen.base)
         _make_docker(repo_dir, folder, src, source, build)
     else:
         src["docker_config"] = dict(chosen.docker_config)
         _make_rootfs(repo_dir, folder, src, source, build)
 
 
-def update_app(repo_dir: Path, name: str, *, build: Build, source: str | None = None) -> None:
+def update_app(
+    repo_dir: Path,
+    name: str,
+    *,
+    build: Build,
+    source: str | None = None,
+    patch: Patch = Patch.KEEP,
+    base: str = "",
+) -> None:
     """Make the app anew from where it came from, or from another `source`; its settings stay.
 
-    Raises as `add_app`.
+    `patch` and `base` (another app's name) decide what becomes an overlay. Raises as `add_app`.
     """
     name = check_name(name)
     folder = repo_dir / name
     src = manifest_src.read(folder)
+    if base:
+        src["base"] = check_name(base)
+    if patch == Patch.WHOLE:
+        src.pop("base", None)
+        src.pop("docker_ovl_digest", None)
+    elif patch == Patch.OVERLAY and src.get("docker_digest"):
+        # From here on the app has an overlay; which one is known when the image was read.
+        src.setdefault("docker_ovl_digest", src["docker_digest"])
     if src.get("rootfs_url"):
         _make_rootfs(repo_dir, folder, src, source or str(src["rootfs_url"]), build)
     elif src.get("docker_name") or src.get("docker_archive") or source:
@@ -122,16 +163,19 @@ def install_app(repo_dir: Path, name: str, *, build: Build) -> None:
     name = check_name(name)
     folder = repo_dir / name
     src = manifest_src.read(folder)
-    digest = src.get("docker_digest")
+    product = _product(repo_dir, folder, src)
+    digest = src.get(product.digest_key)
     if not digest:
         render_app(repo_dir, name, era=build.era)
         build.say("The application is not a docker app, therefore doesn't need to be installed.")
         return
-    if _marker(folder, DOCKER_MARKER) == digest and (folder / template.ROOT).is_file():
+    below = _lower_digest(repo_dir, src)
+    current = below is None or below == src.get("docker_digest")
+    if current and _marker(folder, product.marker) == digest and (folder / product.name).is_file():
         render_app(repo_dir, name, era=build.era)
         build.say(UP_TO_DATE)
         return
-    _make_docker(repo_dir, folder, src, pinned(src), build, expected=str(digest))
+    _make_docker(repo_dir, folder, src, pinned(src, str(digest)), build, expected=str(digest))
 
 
 def render_app(repo_dir: Path, name: str, *, era: template.Era = template.Era.NEWEST) -> None:
@@ -171,9 +215,8 @@ def tracked(src: Mapping[str, Any]) -> str:
     return f"{src['docker_name']}:{tag}" if tag else str(src["docker_name"])
 
 
-def pinned(src: Mapping[str, Any]) -> str:
+def pinned(src: Mapping[str, Any], digest: str) -> str:
     """The exact source of an app, by digest where it came from a registry."""
-    digest = str(src["docker_digest"])
     if src.get("docker_archive"):
         return str(src["docker_archive"])
     if "@" in digest:
@@ -194,14 +237,39 @@ def _make_docker(
     repo_dir: Path, folder: Path, src: dict[str, Any], source: str, build: Build, *, expected: str | None = None
 ) -> None:
     src = {**src, **_tracked_fields(source, src)} if expected is None else dict(src)
+    product = _product(repo_dir, folder, src)
     with ExitStack() as stack:
         image = _open(source, str(src.get("docker_source") or "remote"), build, stack)
         _say_platform(image, build)
-        _note_image(src, image, source, expected)
+        _note_image(src, image, source, expected, product.digest_key)
+        if (below := _lower_digest(repo_dir, src)) is not None:
+            src["docker_digest"] = below
         flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
         _flatten(flattener, image, build)
         _note_user(src, flattener)
-        _finish(repo_dir, folder, src, flattener, build, (DOCKER_MARKER, str(src["docker_digest"])))
+        if product.lower is not None:
+            keep_difference(flattener, stack.enter_context(read_lower(product.lower, build.spool)))
+        _finish(repo_dir, folder, src, flattener, build, product)
+
+
+def _product(repo_dir: Path, folder: Path, src: Mapping[str, Any]) -> Product:
+    """What a build of this app makes. Raises `UserError` if the root that should lie below is not there."""
+    base = src.get("base")
+    if not base and not src.get("docker_ovl_digest"):
+        return Product()
+    lower = repo_dir / str(base or folder.name) / template.ROOT
+    if not lower.is_file():
+        hint = "Add that app first, or use --newbase."
+        raise UserError("app-base", f"the lower root {lower} is not there", hint=hint)
+    return Product(template.OVERLAY, OVERLAY_MARKER, "docker_ovl_digest", lower)
+
+
+def _lower_digest(repo_dir: Path, src: Mapping[str, Any]) -> str | None:
+    """The digest of the app below, None without a base."""
+    if not src.get("base"):
+        return None
+    below = manifest_src.read(repo_dir / str(src["base"]))
+    return str(below.get("docker_digest") or below.get("rootfs_digest") or "")
 
 
 def _open(source: str, search: str, build: Build, stack: ExitStack) -> Image:
@@ -262,7 +330,7 @@ def _say_platform(image: Image, build: Build) -> None:
         build.say(f"Found Manifest for platform {image.platform}")
 
 
-def _note_image(src: dict[str, Any], image: Image, source: str, expected: str | None) -> None:
+def _note_image(src: dict[str, Any], image: Image, source: str, expected: str | None, digest_key: str) -> None:
     """Put the image's digest and configuration into src.json; `expected` is the digest that must come out."""
     local = is_local(source)
     digest = image.digest if local else f"{Reference.parse(source).familiar}@{image.digest}"
@@ -271,7 +339,7 @@ def _note_image(src: dict[str, Any], image: Image, source: str, expected: str | 
             hint = "Run pvr app update to take the new one."
             raise UserError("image-changed", f"{source} is now {image.digest}, no longer {expected}", hint=hint)
         digest = expected
-    src["docker_digest"] = digest
+    src[digest_key] = digest
     src["docker_config"] = image.config
     if image.from_index:
         src["docker_platform"] = str(image.platform)
@@ -310,33 +378,45 @@ def _make_rootfs(repo_dir: Path, folder: Path, src: dict[str, Any], source: str,
             flattener.add(TarballLayer(path))
         else:
             raise UserError("rootfs-missing", f"{source} is neither a folder nor a tarball here")
-        _finish(repo_dir, folder, src, flattener, build, (ROOTFS_MARKER, ""))
+        _finish(repo_dir, folder, src, flattener, build, Product(marker=ROOTFS_MARKER, digest_key="rootfs_digest"))
 
 
 def _finish(
-    repo_dir: Path, folder: Path, src: dict[str, Any], flattener: Flattener, build: Build, marker: tuple[str, str]
+    repo_dir: Path, folder: Path, src: dict[str, Any], flattener: Flattener, build: Build, product: Product
 ) -> None:
-    """Render, build, and only then write; `marker` is the file that says so, its value the squashfs's own if empty."""
-    marker_name, marker_value = marker
+    """Render, build, and only then write; the marker comes last."""
     options = squashfs.parse_options(str(src.get("format_options") or ""))
     flattener.exclude(options.excluded)
     rendered = _rendered(repo_dir, folder.name, src, build.era)
     with _destination(folder) as target:
-        build.say("Generating root.squashfs")
-        temporary = atomic.temporary_path(str(target / template.ROOT))
+        build.say(f"Generating {product.name}")
+        temporary = atomic.temporary_path(str(target / product.name))
         try:
             sha = squashfs.build(flattener.squashfs_stream(epoch_s=build.epoch_s), temporary, options=options)
-            if marker_name == ROOTFS_MARKER:
-                src["rootfs_digest"] = marker_value = f"sha256:{sha}"
+            if product.marker == ROOTFS_MARKER:
+                src["rootfs_digest"] = f"sha256:{sha}"
             manifest_src.write(target, src)
-            atomic.publish(temporary, str(target / template.ROOT))
+            atomic.publish(temporary, str(target / product.name))
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
         _write(target, rendered)
         build.say("Generating squashfs digest")
-        atomic.write_file(str(target / marker_name), marker_value.encode())
-        (target / (ROOTFS_MARKER if marker_name == DOCKER_MARKER else DOCKER_MARKER)).unlink(missing_ok=True)
+        _remove_stale(target, src, product)
+        atomic.write_file(str(target / product.marker), str(src[product.digest_key]).encode())
+
+
+def _remove_stale(target: Path, src: Mapping[str, Any], product: Product) -> None:
+    """Files that an earlier way of making the app left and that no longer mean anything."""
+    stale = {DOCKER_MARKER, ROOTFS_MARKER} - {product.marker}
+    if product.lower is None:
+        stale |= {template.OVERLAY, OVERLAY_MARKER}
+    elif src.get("base"):
+        stale |= {template.ROOT}
+    else:
+        stale = set()  # its own root stays below, and so does what vouches for it
+    for name in stale:
+        (target / name).unlink(missing_ok=True)
 
 
 @contextmanager
