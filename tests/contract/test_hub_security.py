@@ -290,7 +290,7 @@ class TestSecrets:
 
     def test_keys_and_data_are_for_the_hub_alone(self, hub: HubProcess) -> None:
         keys = Path(hub.data_dir, "keys")
-        assert {path.name for path in keys.iterdir()} == {"token.pem", "seal.key", "pepper.key"}
+        assert {path.name for path in keys.iterdir()} == {"token.pem", "seal.key", "pepper.key", "operator.secret"}
         for path in (Path(hub.data_dir), keys, *keys.iterdir()):
             assert stat.S_IMODE(os.stat(path).st_mode) & 0o077 == 0, path
 

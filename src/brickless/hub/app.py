@@ -24,7 +24,9 @@ from brickless.hub.http.auth import AuthRoutes
 from brickless.hub.http.devices import DeviceRoutes
 from brickless.hub.http.logs import LogRoutes
 from brickless.hub.http.messages import Request
+from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
+from brickless.hub.http.operations import OperationRoutes
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.trails import TrailRoutes
 from brickless.hub.services.auth import Auth
@@ -86,7 +88,7 @@ class Hub:
 
     def _make_parts(self) -> Parts:
         settings, policy, clock = self.settings, self.settings.policy, SystemClock()
-        keys = load(os.path.join(settings.data_dir, "keys"))
+        self.keys = keys = load(os.path.join(settings.data_dir, "keys"))
 
         def limiter(per_minute: int, what: str) -> Limiter:
             return Limiter(clock, per_minute, what, enabled=policy.rate_limits)
@@ -132,15 +134,26 @@ class Hub:
             return named if request.path.endswith("/.pvrremote") else None
 
         router = Router(routes, by_name)
-        application = Application(router, self.auth, self.parts.presence, public_url=self.settings.public_url)
+        metrics = Metrics(self._gauges())
+        application = Application(router, self.auth, self.parts.presence, metrics, public_url=self.settings.public_url)
         router.add(auth.service())
         router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
         router.add(trails.service())
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(LogRoutes(self.parts, self.logs).service())
-        for service in (*BlobRoutes(self.objects).services(), page_parts):
+        operations = OperationRoutes(self.parts, metrics, router, self.keys.operator)
+        for service in (*BlobRoutes(self.objects).services(), *operations.services(), page_parts):
             router.add(service)
         return application
+
+    def _gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
+        polls, presence, events = self.parts.polls, self.parts.presence, self.events
+        return {
+            "hub_poll_cache_hits_total": ("Idle polls answered from memory.", lambda: polls.hits),
+            "hub_poll_cache_misses_total": ("Polls that asked the database.", lambda: polls.misses),
+            "hub_devices_seen": ("Devices that called since the last save.", presence.unsaved),
+            "hub_dashboards": ("Open dashboards.", events.subscribers),
+        }
 
     async def start(self) -> None:
         """Bring the schema up to date, sweep what a crash left, begin to keep presence."""

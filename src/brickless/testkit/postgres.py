@@ -58,6 +58,10 @@ class Cluster:
         statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
         self._run("psql", "-h", self.folder, "-U", "hub", "-d", "postgres", "-c", statement, purpose="severing")
 
+    def drop(self, name: str) -> None:
+        """Take the database away from under everybody who uses it."""
+        self._run("dropdb", "-f", "-h", self.folder, "-U", "hub", name, purpose="dropping a database")
+
     def url(self, name: str) -> str:
         """Make the database and return its URL for the hub."""
         self._run("createdb", "-h", self.folder, "-U", "hub", name, purpose="making a database")

@@ -37,6 +37,10 @@ class LocalEvents:
                     queue.get_nowait()
                 queue.put_nowait("")
 
+    def subscribers(self) -> int:
+        """How many listen."""
+        return sum(map(len, self._queues.values()))
+
     @contextmanager
     def subscribed(self, owner: str) -> Iterator[asyncio.Queue[str | None]]:
         """A queue of the ids of the owner's devices as they change."""

@@ -15,11 +15,15 @@ from brickless.store.lock import lock
 
 
 class Keys(NamedTuple):
-    """`token` signs bearer tokens; `seal` signs what only the hub reads; `pepper` keys the fast hashes."""
+    """`token` signs bearer tokens; `seal` signs what only the hub reads; `pepper` keys the fast hashes.
+
+    `operator` is the password of `saadmin`, who reads health and metrics.
+    """
 
     token: rsa.RSAPrivateKey
     seal: bytes
     pepper: bytes
+    operator: str
 
 
 def _read_or_make(path: str, make: bytes) -> bytes:
@@ -57,7 +61,8 @@ def _load(folder: str) -> Keys:
     pepper = _read_or_make(os.path.join(folder, "pepper.key"), secrets.token_bytes(32))
     if min(len(seal), len(pepper)) < 32:
         raise BricklessError(f"A key in {folder} is shorter than 32 bytes.", hint="Restore the folder from a backup.")
-    return Keys(key, seal, pepper)
+    operator = _read_or_make(os.path.join(folder, "operator.secret"), secrets.token_hex(24).encode())
+    return Keys(key, seal, pepper, operator.decode().strip())
 
 
 def _new_rsa() -> bytes:

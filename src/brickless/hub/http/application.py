@@ -18,6 +18,7 @@ from brickless.hub.domain.prn import device_id
 from brickless.hub.domain.values import Identity
 from brickless.hub.http import errors
 from brickless.hub.http.messages import ClientGone, Receive, Request, Response, Send
+from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.router import Router, Service, cleaned
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.presence import Presence
@@ -58,7 +59,10 @@ class Bearers:
 class Application:
     """Routing, authentication, scopes, CORS and the wire's fixed headers, around handlers that know none of it."""
 
-    def __init__(self, router: Router, auth: Auth, presence: Presence, *, public_url: str | None) -> None:
+    def __init__(
+        self, router: Router, auth: Auth, presence: Presence, metrics: Metrics, *, public_url: str | None
+    ) -> None:
+        self._metrics = metrics
         self._router = router
         self._bearers = Bearers(auth)
         self._presence = presence
@@ -183,6 +187,8 @@ class Application:
             headers.append((b"content-length", str(length).encode()))
         headers.extend((name.lower().encode(), value.encode("latin-1")) for name, value in response.headers)
         headers.extend(self._cors(request))
+        elapsed_s = time.perf_counter() - started_s
+        self._metrics.observe(request.method, request.route or "none", response.status, elapsed_s)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if isinstance(response.body, bytes):
             await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})

@@ -112,4 +112,4 @@ class AuthRoutes:
     async def session(self, request: Request) -> Response:
         """POST /auth/sessions."""
         await request.body(_MAX_LOGIN_BYTES)
-        return ok({"token": self._auth.session_token()})
+        return ok({"token": self._auth.session_token(address=request.address)})

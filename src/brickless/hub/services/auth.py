@@ -19,7 +19,7 @@ RESERVED_NICKS = frozenset(
     {
         "auth", "objects", "devices", "trails", "plog", "logs", "healthz", "dash", "subscriptions", "metrics", "apps",
         "profiles", "dash-ui",
-        "cron", "callbacks", "exports", "tokens", "changes", "local-s3", "swagger", "readyz", "api-docs",
+        "cron", "callbacks", "exports", "tokens", "changes", "local-s3", "swagger", "readyz", "livez", "s3",
     }
 )  # fmt: skip
 _MAX_NAME_CHARS = 400
@@ -247,9 +247,16 @@ class Auth:
                 replace(account, password_hash=password_hash, challenge="", modified_ms=now_ms)
             )
 
-    def session_token(self) -> str:
-        """A token for a visitor without an account, of type SESSION; it owns nothing yet."""
+    def session_token(self, *, address: str) -> str:
+        """A token for a visitor without an account, of type SESSION; it owns nothing yet.
+
+        Raises Forbidden where sign-ups are closed: whoever has one may register devices and store objects.
+        """
         parts = self._parts
+        if not parts.policy.sign_up:
+            raise Forbidden("This hub does not take visitors without an account")
+        parts.registrations.check(f"session {address}")
+        parts.registrations.spend(f"session {address}")
         record_id = parts.entropy.record_id()
         claims: dict[str, object] = {
             "id": f"__SESSION__{record_id}",

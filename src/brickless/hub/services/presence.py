@@ -24,6 +24,10 @@ class Presence:
         """When and from where the device called last, when that is not in the database yet."""
         return self._unsaved.get(device_id)
 
+    def unsaved(self) -> int:
+        """How many devices called since the last save."""
+        return len(self._unsaved)
+
     async def save(self) -> int:
         """Write what is not written yet; returns for how many devices. What fails to be written is kept for later."""
         batch, self._unsaved = self._unsaved, {}
