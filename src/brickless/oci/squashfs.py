@@ -113,7 +113,7 @@ def build(stream: Stream, dest: str | Path, *, options: Options = DEFAULT) -> st
     tool = process.require("mksquashfs", "squashfs-tools")
     dest = os.path.abspath(dest)
     temporary = atomic.temporary_path(dest)
-    argv = [tool, "-", temporary, "-tar", *_pinned(options, stream.root_mode)]
+    argv = [*_as_root(), tool, "-", temporary, "-tar", *_pinned(options, stream.root_mode)]
     try:
         done = process.pipe(
             argv,
@@ -131,6 +131,19 @@ def build(stream: Stream, dest: str | Path, *, options: Options = DEFAULT) -> st
         if os.path.exists(temporary):
             os.unlink(temporary)
     return sha
+
+
+def _as_root() -> list[str]:
+    """What makes mksquashfs see root: it gives the root folder the ids of its own process, and no option changes that.
+
+    A user namespace of one process does, or fakeroot where the kernel forbids those. Neither gives it any right.
+    """
+    if (os.geteuid(), os.getegid()) == (0, 0):
+        return []
+    namespace = ["unshare", "--user", "--map-root-user"]
+    if process.run([*namespace, "true"], purpose="try a user namespace", timeout_s=30, check=False).returncode == 0:
+        return namespace
+    return [process.require("fakeroot", "fakeroot"), "--"]
 
 
 def _times(options: Options, latest_s: int) -> dict[str, str]:

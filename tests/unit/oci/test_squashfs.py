@@ -94,6 +94,21 @@ def test_the_same_image_gives_the_same_bytes_anywhere(tmp_path: Path, monkeypatc
         os.umask(umask)
 
 
+def test_where_the_kernel_forbids_user_namespaces_fakeroot_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(argv: list[str], **kwargs: Any) -> process.Completed:
+        return real(["false"] if argv[-1] == "true" else argv, **kwargs)
+
+    real = process.run
+    first = build(tmp_path / "a")
+    monkeypatch.setattr(os, "getegid", lambda: 1)  # not root: as anyone else
+    assert build(tmp_path / "b") == first
+    monkeypatch.setattr(squashfs.process, "run", run)
+    monkeypatch.setattr(squashfs.process, "require", lambda tool, package: f"missing {package}")
+    assert squashfs._as_root() == ["missing fakeroot", "--"]
+
+
 def test_a_latest_time_caps_all_times(tmp_path: Path) -> None:
     build(tmp_path / "a", epoch_s=86400)
     assert "2020" not in listing(tmp_path / "a")
