@@ -8,6 +8,7 @@ marker, which alone says that root.squashfs is what src.json asks for. Source: c
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from brickless.oci.manifest import Platform
 from brickless.oci.overlay import keep_difference, read_lower
 from brickless.oci.reference import Reference
 from brickless.oci.registry import Access
-from brickless.oci.rootfs import FolderLayer, TarballLayer
+from brickless.oci.rootfs import FolderLayer, TarballLayer, download, is_url
 from brickless.oci.sources import STDIN, is_local, open_image
 from brickless.store import atomic
 
@@ -238,6 +239,8 @@ def _make_docker(
 ) -> None:
     src = {**src, **_tracked_fields(source, src)} if expected is None else dict(src)
     product = _product(repo_dir, folder, src)
+    if expected is None and folder.exists():
+        build.say(f"Update {'base' if product.lower is None else 'ovl'}: {product.name}")
     with ExitStack() as stack:
         image = _open(source, str(src.get("docker_source") or "remote"), build, stack)
         _say_platform(image, build)
@@ -372,6 +375,10 @@ def _make_rootfs(repo_dir: Path, folder: Path, src: dict[str, Any], source: str,
     src = {**src, "rootfs_url": source}
     with ExitStack() as stack:
         flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
+        if is_url(source):
+            folder_name = stack.enter_context(tempfile.TemporaryDirectory(prefix="brickless-rootfs-", dir=build.spool))
+            path = Path(folder_name, "rootfs.tar")
+            download(source, path, limits=build.limits)
         if path.is_dir():
             flattener.add(FolderLayer(path, os.geteuid() == 0, build.report))
         elif path.is_file():

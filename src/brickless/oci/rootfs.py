@@ -11,12 +11,20 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
-from brickless.core.errors import UserError
+from brickless.core.errors import HostileInputError, UserError
 from brickless.oci import compression, tar
 from brickless.oci.flatten import ignore
+from brickless.oci.limits import DEFAULT, Limits
+
+if TYPE_CHECKING:
+    import httpx
 
 CHUNK_BYTES = 1 << 20
+MAX_REDIRECTS = 5
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 60.0
 _TYPES = {
     stat.S_IFREG: tar.FILE,
     stat.S_IFDIR: tar.FOLDER,
@@ -104,3 +112,45 @@ def _content(path: bytes, size: int) -> Iterator[bytes]:
             rest -= len(chunk)
             yield chunk
     yield tar.padding(size)
+
+
+def is_url(source: str) -> bool:
+    """Whether a root file system is to be fetched first."""
+    return urlsplit(source).scheme in ("http", "https")
+
+
+def download(url: str, dest: Path, *, limits: Limits = DEFAULT) -> None:
+    """Fetch a tarball to a file. Raises `UserError` (rootfs-missing) with the server's status, `HostileInputError`."""
+    import httpx
+
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    try:
+        with httpx.Client(timeout=timeout, trust_env=False) as http:
+            for _ in range(MAX_REDIRECTS):
+                with http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
+                    if not answer.has_redirect_location:
+                        _save(answer, dest, limits)
+                        return
+                    url = _redirected(url, answer.headers["location"])
+    except httpx.HTTPError as error:
+        raise UserError("rootfs-missing", f"cannot fetch {url}: {str(error) or type(error).__name__}") from error
+    raise HostileInputError(f"{url} redirects more than {MAX_REDIRECTS} times")
+
+
+def _redirected(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    if not is_url(target) or (urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"):
+        raise HostileInputError(f"{url} redirects to {target!r}, which is not secure")
+    return target
+
+
+def _save(answer: httpx.Response, dest: Path, limits: Limits) -> None:
+    if answer.status_code != 200:
+        raise UserError("rootfs-missing", f"{answer.request.url} answered {answer.status_code}")
+    size = 0
+    with dest.open("wb") as handle:
+        for chunk in answer.iter_raw():
+            size += len(chunk)
+            if size > limits.layer_bytes:
+                raise HostileInputError(f"{answer.request.url} has more than {limits.layer_bytes} bytes")
+            handle.write(chunk)

@@ -43,6 +43,7 @@ def build(
         platforms=[Platform.parse(text) for text in wanted],
         access=access,
         stdin=sys.stdin.buffer,
+        docker_host=os.environ.get("DOCKER_HOST", ""),
         epoch_s=_epoch(),
         say=env.say,
         report=env.warn,

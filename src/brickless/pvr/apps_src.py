@@ -12,7 +12,7 @@ from brickless.store.repo import Repository
 
 
 def change(repo: Repository, name: str, flags: dict[str, Any]) -> None:
-    """Apply --arg, --arg-json, --unset-arg, --config and --unset-config; writes only when something changes."""
+    """Apply --arg, --arg-json, --unset-arg, --config, --unset-config and --source; writes only what changes."""
     folder = Path(repo.dir, check_name(name))
     src = manifest_src.read(folder)
     args = dict(src.get("args") or {}) | apps.arguments(flags["args"], flags["arg_files"], {})
@@ -21,5 +21,9 @@ def change(repo: Repository, name: str, flags: dict[str, Any]) -> None:
         args.pop(key, None)
     for key in flags["unset_configs"]:
         config.pop(key, None)
-    if args != (src.get("args") or {}) or config != (src.get("config") or {}):
-        manifest_src.write(folder, {**src, "args": args, "config": config})
+    changed = {**src, "args": args, "config": config}
+    if flags.get("search"):
+        apps.check_sources(flags["search"])
+        changed["docker_source"] = flags["search"]
+    if manifest_src.ordered(changed) != manifest_src.ordered(src):
+        manifest_src.write(folder, changed)

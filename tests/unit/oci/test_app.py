@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +244,25 @@ def test_an_app_from_elsewhere_is_only_rendered(repo: Path, tmp_path: Path) -> N
     (repo / "got/src.json").write_text("{")
     with pytest.raises(BricklessError, match="no valid JSON"):
         render_app(repo, "got")
+
+
+def test_a_rootfs_from_a_url(repo: Path, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "root.tar").write_bytes(tar_of(("etc/x", file(b"1"))))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            add_app(repo, "os", f"{url}/root.tar", build=build(tmp_path), kind="rootfs")
+            with pytest.raises(UserError, match="answered 404"):
+                add_app(repo, "none", f"{url}/none.tar", build=build(tmp_path), kind="rootfs")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert manifest_src.read(repo / "os")["rootfs_url"] == f"{url}/root.tar"
+    with pytest.raises(UserError, match="cannot fetch"):
+        update_app(repo, "os", build=build(tmp_path))
+    assert list_apps(repo) == ["os"]

@@ -31,6 +31,7 @@ from brickless.pvr.errors import CommandError
 @option("--config", "configs", multiple=True, help="KEY=VALUE over the image's configuration.")
 @option("--volume", "volumes", envvar="PVR_PERSISTENCE_VOLUME", multiple=True, help="PATH:PERSISTENCE[@DISK].")
 @option("--format-options", "-o", envvar="PVR_FORMAT_OPTIONS", default="", help="Options of mksquashfs.")
+@option("--base", envvar="PVR_APP_ADD_BASE", default="", help="An app whose root lies below this one's.")
 @option("--plain-http", is_flag=True, envvar="PVR_PLAIN_HTTP", help="The registry speaks HTTP without TLS.")
 @option(
     "--mirror", "mirrors", envvar="PVR_REGISTRY_MIRRORS", multiple=True, help="REGISTRY=HOST that is asked instead."
@@ -40,7 +41,7 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
     """Make an app of an image: NAME/ with src.json, run.json, lxc.container.conf and root.squashfs.
 
     --from is an image of a registry, oci:FOLDER, oci-archive:FILE, docker-archive:FILE or - (an archive on standard
-    input); with --type rootfs a folder or tarball; with --type pvr a repository with #PART.
+    input); with --type rootfs a folder, tarball or URL; with --type pvr a repository with #PART.
     """
     if not name:
         raise CommandError(2, "The app needs a name.", hint="pvr app add NAME --from IMAGE")
@@ -78,6 +79,7 @@ def _build(env: Env, name: str, flags: dict[str, Any]) -> None:
         persistence=apps.volumes(flags["volumes"]),
         format_options=flags["format_options"],
         docker_source=flags["search"],
+        base=flags["base"],
     )
     add_app(
         Path(repo.dir),

@@ -15,6 +15,7 @@ from brickless.pvr.env import Env
 @option("--username", "-u", envvar="PVR_REGISTRY_USERNAME", default="", help="User for the registry.")
 @option("--password", "-p", envvar="PVR_REGISTRY_PASSWORD", default="", help="Password for the registry.")
 @option("--platform", envvar="PVR_PLATFORM", default="", help="os/arch[/variant].")
+@option("--source", "search", envvar="PVR_SOURCE", default="", help="Where images are looked for: remote, local.")
 @option("--plain-http", is_flag=True, envvar="PVR_PLAIN_HTTP", help="The registry speaks HTTP without TLS.")
 @option(
     "--mirror", "mirrors", envvar="PVR_REGISTRY_MIRRORS", multiple=True, help="REGISTRY=HOST that is asked instead."

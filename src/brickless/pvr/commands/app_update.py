@@ -16,6 +16,10 @@ from brickless.pvr.env import Env
 @option("--platform", envvar="PVR_PLATFORM", default="", help="os/arch[/variant].")
 @option("--username", "-u", envvar="PVR_REGISTRY_USERNAME", default="", help="User for the registry.")
 @option("--password", "-p", envvar="PVR_REGISTRY_PASSWORD", default="", help="Password for the registry.")
+@option("--source", "search", envvar="PVR_SOURCE", default="", help="Where images are looked for: remote, local.")
+@option("--base", envvar="PVR_APP_ADD_BASE", default="", help="An app whose root lies below this one's.")
+@option("--patch", is_flag=True, envvar="PVR_APP_UPDATE_PATCH", help="Keep the root, put the changes over it.")
+@option("--newbase", is_flag=True, envvar="PVR_APP_UPDATE_PATCH_CLEAN", help="Build the root whole, drop overlays.")
 @option("--plain-http", is_flag=True, envvar="PVR_PLAIN_HTTP", help="The registry speaks HTTP without TLS.")
 @option(
     "--mirror", "mirrors", envvar="PVR_REGISTRY_MIRRORS", multiple=True, help="REGISTRY=HOST that is asked instead."
@@ -27,7 +31,7 @@ from brickless.pvr.env import Env
 @option("--unset-config", "unset_configs", multiple=True, help="Remove such a KEY.")
 def command(env: Env, /, name: str, **flags: Any) -> None:
     """Resolve the app's image again and build what is new. Settings, and keys of src.json that others wrote, stay."""
-    from brickless.oci.app import update_app
+    from brickless.oci.app import Patch, update_app
     from brickless.pvr import apps
     from brickless.pvr.apps_pvr import origin, take
     from brickless.pvr.apps_src import change
@@ -41,6 +45,7 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
             change(repo, name, flags)
             wanted = {key: flags[key] for key in ("username", "password", "platform", "plain_http", "mirrors")}
             build = apps.build(env, repo, **wanted)
-            env.say("Update base: root.squashfs")
-            update_app(Path(repo.dir), name, build=build, source=flags["source"] or None)
+            patch = Patch.WHOLE if flags["newbase"] else Patch.OVERLAY if flags["patch"] else Patch.KEEP
+            source, base = flags["source"] or None, flags["base"]
+            update_app(Path(repo.dir), name, build=build, source=source, patch=patch, base=base)
     env.result({"app": name.strip("/")}, ["Application updated"])
