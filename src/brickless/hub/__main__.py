@@ -7,11 +7,14 @@ import asyncio
 import json
 import logging
 import sys
+from dataclasses import replace
 from typing import Any
 
 import uvloop
 
 from brickless.core.errors import BricklessError
+from brickless.hub.adapters.archive import back_up, restore
+from brickless.hub.adapters.keys import rotate
 from brickless.hub.adapters.server import Tls
 from brickless.hub.app import Settings, running, serve
 from brickless.hub.domain.errors import Refusal
@@ -61,6 +64,15 @@ def _parser() -> argparse.ArgumentParser:
         "--password-file", required=True, metavar="FILE", help="its first line is the password; - is stdin"
     )
     create.add_argument("--admin", action="store_true", help="may list all accounts and act as any of them")
+    admin = commands.add_parser("admin", help="look after the data").add_subparsers(dest="action", required=True)
+    backup = admin.add_parser("backup", help="write a backup; the hub may run meanwhile")
+    backup.add_argument("file")
+    restored = admin.add_parser("restore", help="make DIR, which must not exist, from a backup")
+    restored.add_argument("file")
+    admin.add_parser("check", help="read every object that a revision may need")
+    collect = admin.add_parser("gc", help="remove what nobody needs; the hub does this by itself every six hours")
+    collect.add_argument("--older-than-minutes", type=float, help="instead of the days that things are kept")
+    admin.add_parser("rotate-keys", help="new keys; restart the hub to use them. Tokens stay valid until they expire")
     return parser
 
 
@@ -91,6 +103,26 @@ async def _create_account(settings: Settings, arguments: argparse.Namespace) -> 
     print(account.prn)
 
 
+async def _administer(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Carry out an `admin` command; the exit status."""
+    if arguments.action == "backup":
+        print(f"{back_up(settings.data_dir, arguments.file)} objects in {arguments.file}")
+    elif arguments.action == "restore":
+        print(f"{restore(arguments.file, settings.data_dir)} objects in {settings.data_dir}")
+    elif arguments.action == "rotate-keys":
+        rotate(f"{settings.data_dir}/keys")
+        print("new keys; restart the hub")
+    else:
+        async with running(replace(settings, demo_accounts=False)) as hub:
+            if arguments.action == "gc":
+                print(json.dumps((await hub.collect_garbage(minutes=arguments.older_than_minutes))._asdict()))
+            else:
+                faults = await hub.upkeep.check()
+                print("\n".join(faults) if faults else "every object is whole")
+                return 1 if faults else 0
+    return 0
+
+
 async def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
     def ready(addresses: list[str]) -> None:
         print("hub: ready " + " ".join(addresses), flush=True)
@@ -114,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "account":
             asyncio.run(_create_account(settings, arguments))
+        elif arguments.command == "admin":
+            return asyncio.run(_administer(settings, arguments))
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(settings, arguments))

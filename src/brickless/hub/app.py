@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from brickless.hub.adapters.archive import upkeep_lock
 from brickless.hub.adapters.blobs import FolderBlobs
 from brickless.hub.adapters.bus import LocalEvents
 from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
@@ -40,11 +41,14 @@ from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
 from brickless.hub.services.trails import Trails
+from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.web.pages import Pages
+from brickless.store.lock import LockedError, lock
 
 log = logging.getLogger("brickless.hub")
 
 _PRESENCE_INTERVAL_S = 10
+_COLLECT_INTERVAL_S = 6 * 3600
 _GRACE_S = 10
 DEMO_NICKS = ("admin", "user1", "user2", "user3", "examples")
 
@@ -82,9 +86,10 @@ class Hub:
         self.objects = Objects(self.parts, self.trails)
         self.logs = Logs(self.parts)
         self.replicas = None if self.database.is_sqlite else Replicas(self.database.url, self.parts.polls, self.events)
+        self.upkeep = Upkeep(self.parts)
         self.dashboard = Dashboard(self.parts, self.auth)
         self.application = self._make_application()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
 
     def _make_parts(self) -> Parts:
         settings, policy, clock = self.settings, self.settings.policy, SystemClock()
@@ -163,7 +168,7 @@ class Hub:
             await self._make_demo_accounts()
         if self.replicas is not None:
             await self.replicas.start()
-        self._keeper = asyncio.create_task(self._keep_presence())
+        self._keepers = [asyncio.create_task(keep()) for keep in (self._keep_presence, self._keep_tidy)]
 
     async def _make_demo_accounts(self) -> None:
         for nick in DEMO_NICKS:
@@ -186,12 +191,30 @@ class Hub:
             except Exception:
                 log.exception("last-seen times could not be written; they are kept for the next attempt")
 
+    async def collect_garbage(self, *, minutes: float | None = None) -> Collected:
+        """One collection, never during a backup. `minutes` takes the place of the days that things are kept."""
+        limits = {} if minutes is None else {"unclaimed_ms": int(minutes * 60_000), "garbage_ms": int(minutes * 60_000)}
+        grace = {} if minutes is None else {"grace_s": int(minutes * 60)}
+        with lock(upkeep_lock(self.settings.data_dir), timeout_s=0):
+            return await self.upkeep.collect(**limits, **grace)
+
+    async def _keep_tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_COLLECT_INTERVAL_S)
+            try:
+                log.info("garbage", extra=(await self.collect_garbage())._asdict())
+            except LockedError:
+                log.info("no garbage collection: a backup or another replica's collection runs")
+            except Exception:
+                log.exception("the garbage collection failed; it is tried again later")
+
     async def stop(self) -> None:
         """Write what is only in memory and close the database."""
-        if self._keeper is not None:
-            self._keeper.cancel()
+        for keeper in self._keepers:
+            keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+                await keeper
+        if self._keepers:
             await self.parts.presence.save()
         if self.replicas is not None:
             await self.replicas.stop()

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from brickless.hub.domain.errors import Malformed
@@ -93,6 +94,40 @@ class FolderBlobs:
     def _publish(temporary: str, final: str) -> None:
         make_dirs(os.path.dirname(final), mode=0o700)
         publish(temporary, final)
+
+    async def names(self, *, older_than_s: float) -> AsyncIterator[str]:
+        """See `services.ports.Blobs.names`."""
+        for prefix in await asyncio.to_thread(os.listdir, self._root):
+            if len(prefix) == 2:
+                for sha in await asyncio.to_thread(self._old_ones, prefix, older_than_s):
+                    yield sha
+
+    def _old_ones(self, prefix: str, older_than_s: float) -> list[str]:
+        before_s = time.time() - older_than_s
+        with os.scandir(os.path.join(self._root, prefix)) as entries:
+            found = [prefix + entry.name for entry in entries if entry.stat().st_mtime < before_s]
+        return [sha for sha in found if len(sha) == 64]
+
+    async def remove(self, sha: str, *, older_than_s: float) -> int:
+        """See `services.ports.Blobs.remove`."""
+        path = self._path(sha)
+        status = os.stat(path)
+        if status.st_mtime >= time.time() - older_than_s:
+            return 0
+        os.unlink(path)
+        return status.st_size
+
+    async def fault(self, sha: str, size_bytes: int) -> str:
+        """See `services.ports.Blobs.fault`."""
+        stored = await self.size_bytes(sha)
+        if stored is None:
+            return "its bytes are missing"
+        if stored != size_bytes:
+            return f"has {stored} bytes instead of {size_bytes}"
+        digest = hashlib.sha256()
+        async for chunk in self.read(sha, 0, size_bytes):
+            await asyncio.to_thread(digest.update, chunk)
+        return "" if digest.hexdigest() == sha else "its content is not what its name says"
 
     async def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """See `services.ports.Blobs.read`."""

@@ -83,7 +83,7 @@ class JwtSigner:
 
     def __init__(self, keys: Keys) -> None:
         self._private = keys.token
-        self._public = keys.token.public_key()
+        self._publics = [keys.token.public_key(), *([keys.previous] if keys.previous is not None else [])]
         self._seal = keys.seal
 
     def _purpose_key(self, purpose: str) -> bytes:
@@ -96,13 +96,17 @@ class JwtSigner:
 
     def verify_bearer(self, token: str) -> dict[str, object]:
         """See `services.ports.Signer.verify_bearer`."""
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token, self._public, algorithms=["RS256"], options={"require": ["exp"], "verify_aud": False}
-            )
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            raise Unauthenticated(detail=f"bearer token refused: {type(error).__name__}") from error
-        return claims
+        for key in self._publics:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token, key, algorithms=["RS256"], options={"require": ["exp"], "verify_aud": False}
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.PyJWTError, ValueError, RecursionError) as error:
+                raise Unauthenticated(detail=f"bearer token refused: {type(error).__name__}") from error
+            return claims
+        raise Unauthenticated(detail="bearer token refused: signed by a key that is not ours")
 
     def object_url_token(self, claims: Claims, *, subject: str, issuer: str, now_s: int, life_s: int) -> str:
         """See `services.ports.Signer.object_url_token`."""

@@ -17,10 +17,12 @@ from brickless.store.lock import lock
 class Keys(NamedTuple):
     """`token` signs bearer tokens; `seal` signs what only the hub reads; `pepper` keys the fast hashes.
 
-    `operator` is the password of `saadmin`, who reads health and metrics.
+    `previous` signed tokens before the last rotation: they stay valid until they expire. `operator` is the password of
+    `saadmin`, who reads health and metrics.
     """
 
     token: rsa.RSAPrivateKey
+    previous: rsa.RSAPublicKey | None
     seal: bytes
     pepper: bytes
     operator: str
@@ -47,6 +49,18 @@ def _load(folder: str) -> Keys:
     path = os.path.join(folder, "token.pem")
     if not os.path.exists(path):
         write_file(path, _new_rsa(), mode=0o600)
+    key = _read_rsa(path)
+    before = os.path.join(folder, "token-previous.pem")
+    previous = _read_rsa(before).public_key() if os.path.exists(before) else None
+    seal = _read_or_make(os.path.join(folder, "seal.key"), secrets.token_bytes(32))
+    pepper = _read_or_make(os.path.join(folder, "pepper.key"), secrets.token_bytes(32))
+    if min(len(seal), len(pepper)) < 32:
+        raise BricklessError(f"A key in {folder} is shorter than 32 bytes.", hint="Restore the folder from a backup.")
+    operator = _read_or_make(os.path.join(folder, "operator.secret"), secrets.token_hex(24).encode())
+    return Keys(key, previous, seal, pepper, operator.decode().strip())
+
+
+def _read_rsa(path: str) -> rsa.RSAPrivateKey:
     with open(path, "rb") as file:
         pem = file.read()
     try:
@@ -57,12 +71,21 @@ def _load(folder: str) -> Keys:
         ) from error
     if not isinstance(key, rsa.RSAPrivateKey):
         raise BricklessError(f"{path} must hold an RSA key: the wire's tokens are RS256.")
-    seal = _read_or_make(os.path.join(folder, "seal.key"), secrets.token_bytes(32))
-    pepper = _read_or_make(os.path.join(folder, "pepper.key"), secrets.token_bytes(32))
-    if min(len(seal), len(pepper)) < 32:
-        raise BricklessError(f"A key in {folder} is shorter than 32 bytes.", hint="Restore the folder from a backup.")
-    operator = _read_or_make(os.path.join(folder, "operator.secret"), secrets.token_hex(24).encode())
-    return Keys(key, seal, pepper, operator.decode().strip())
+    return key
+
+
+def rotate(folder: str) -> None:
+    """New keys for tokens and for what the hub seals. Tokens that are out stay valid until they expire.
+
+    Signed addresses, cursors and dashboard sessions end. The pepper stays: devices' secrets are hashed with it.
+    """
+    with lock(f"{folder}.lock", timeout_s=60):
+        _load(folder)
+        path = os.path.join(folder, "token.pem")
+        with open(path, "rb") as file:
+            write_file(os.path.join(folder, "token-previous.pem"), file.read(), mode=0o600)
+        write_file(path, _new_rsa(), mode=0o600)
+        write_file(os.path.join(folder, "seal.key"), secrets.token_bytes(32), mode=0o600)
 
 
 def _new_rsa() -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -121,6 +121,14 @@ class SqlDevices:
             select(tables.devices.c.id).where(_LIVE, tables.devices.c.owner == owner)
         )
         return list(found)
+
+    async def expire(self, *, unclaimed_before_ms: int, deleted_before_ms: int) -> int:
+        """See `services.ports.Devices.expire`."""
+        columns = tables.devices.c
+        unclaimed = and_(columns.owner == "", columns.created_ms < unclaimed_before_ms)
+        deleted = and_(columns.garbage.is_(True), columns.modified_ms < deleted_before_ms)
+        done = await self._connection.execute(delete(tables.devices).where(or_(unclaimed, deleted)))
+        return done.rowcount
 
     async def touch(self, seen: Iterable[tuple[str, int, str]]) -> None:
         """See `services.ports.Devices.touch`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, insert, not_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -102,6 +102,33 @@ class SqlObjects:
             rows = await self._connection.execute(statement.distinct())
             found.update((row["sha"], _object(row)) for row in rows.mappings())
         return found
+
+    async def forget_unused(self, before_ms: int) -> int:
+        """See `services.ports.Objects.forget_unused`."""
+        joined = tables.step_objects.join(tables.devices, tables.devices.c.id == tables.step_objects.c.trail_id)
+        named = (
+            select(tables.step_objects.c.sha)
+            .select_from(joined)
+            .where(tables.step_objects.c.sha == tables.objects.c.sha, tables.devices.c.owner == tables.objects.c.owner)
+        )
+        done = await self._connection.execute(
+            delete(tables.objects).where(tables.objects.c.modified_ms < before_ms, not_(named.exists()))
+        )
+        return done.rowcount
+
+    async def possessed(self, shas: Iterable[str]) -> set[str]:
+        """See `services.ports.Objects.possessed`."""
+        found: set[str] = set()
+        for batch in _batches(shas):
+            where = (tables.objects.c.sha.in_(batch), tables.objects.c.has_bytes.is_(True))
+            found.update(await self._connection.scalars(select(tables.objects.c.sha).where(*where).distinct()))
+        return found
+
+    async def all_possessed(self) -> dict[str, int]:
+        """See `services.ports.Objects.all_possessed`."""
+        columns = tables.objects.c
+        statement = select(columns.sha, columns.size_bytes).where(columns.has_bytes.is_(True)).distinct()
+        return {row["sha"]: row["size_bytes"] for row in (await self._connection.execute(statement)).mappings()}
 
     async def usage_bytes(self, owner: str) -> int:
         """See `services.ports.Objects.usage_bytes`."""

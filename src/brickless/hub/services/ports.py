@@ -78,6 +78,9 @@ class Devices(Protocol):
     async def ids_of(self, owner: str) -> list[str]:
         """Ids of all devices of an account."""
 
+    async def expire(self, *, unclaimed_before_ms: int, deleted_before_ms: int) -> int:
+        """Forget devices that nobody claimed since then, and what was deleted before then, with trails and steps."""
+
     async def touch(self, seen: Iterable[tuple[str, int, str]]) -> None:
         """Write (device id, last seen, address) in one go."""
 
@@ -182,6 +185,15 @@ class Objects(Protocol):
     async def public_sources(self, shas: Iterable[str]) -> dict[str, StoredObject]:
         """Records, of any account, whose bytes exist and which a step of a public device names."""
 
+    async def forget_unused(self, before_ms: int) -> int:
+        """Forget records that no step of their owner's devices names and that did not change since `before_ms`."""
+
+    async def possessed(self, shas: Iterable[str]) -> set[str]:
+        """Those of the SHA-256 for which some account's record says that the bytes are here."""
+
+    async def all_possessed(self) -> dict[str, int]:
+        """Every SHA-256 for which some record says that the bytes are here, with its size."""
+
     async def usage_bytes(self, owner: str) -> int:
         """The sum of the sizes of an account's records."""
 
@@ -251,6 +263,15 @@ class Blobs(Protocol):
 
         Raises Malformed when size or hash differ; nothing is kept then.
         """
+
+    def names(self, *, older_than_s: float) -> AsyncIterator[str]:
+        """The SHA-256 of bytes that are here for longer than that."""
+
+    async def remove(self, sha: str, *, older_than_s: float) -> int:
+        """Remove bytes, unless they were handed in again since; returns how many bytes that freed."""
+
+    async def fault(self, sha: str, size_bytes: int) -> str:
+        """What is wrong with the bytes, empty when they are whole."""
 
     def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """A range of the bytes."""
