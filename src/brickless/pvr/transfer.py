@@ -60,22 +60,35 @@ class _Download:
         self.meter = meter
 
     def run(self) -> None:
+        # What an earlier run left may be damaged itself: then once more, from the first byte.
+        if not self._attempt(again=False):
+            self._attempt(again=True)
+        self.meter.add_object()
+
+    def _attempt(self, *, again: bool) -> bool:
+        """Fetch the object; false when it went on from an earlier run's bytes and came out wrong."""
         info = hub.object_info(self.client, self.objects_url, self.sha)
-        self.meter.expect_bytes(info.size_bytes or 0)
+        if not again:
+            self.meter.expect_bytes(info.size_bytes or 0)
         with self.store.partial(self.sha, max_bytes=info.size_bytes) as partial:
             if self.store.has(self.sha):
                 partial.discard()
-                return
-            self.meter.add_bytes(partial.size_bytes)
+                return True
+            inherited = partial.size_bytes
+            self.meter.add_bytes(inherited)
             self._fetch(info, partial)
+            fetched = partial.size_bytes
             try:
                 partial.finish()
             except HostileInputError as error:
+                self.meter.add_bytes(-fetched)
+                if inherited and not again:
+                    return False
                 raise TransferError(
                     f"The server sent wrong bytes for {self.path}: {error}",
                     hint="Nothing was stored. Try again; if it stays, the hub's copy is damaged.",
                 ) from error
-        self.meter.add_object()
+        return True
 
     def _fetch(self, info: hub.ObjectInfo, partial: Partial) -> None:
         failures = 0
