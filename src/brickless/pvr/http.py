@@ -140,11 +140,7 @@ class Client:
         if challenge is None or (answer.status == 403 and token and not challenge.error):
             return answer
         if not self._may_have(url, challenge.endpoint):
-            raise RefusedError(
-                f"{url} asks for your token of {challenge.endpoint}, which is another host: it was not sent.",
-                status=answer.status,
-                hint="If both belong to one hub, name it with --baseurl (PVR_BASEURL).",
-            )
+            raise _foreign(url, challenge.endpoint, answer.status)
         with self._guard:
             for offer in self._login.offers(challenge, refused=token, anonymous=anonymous):
                 answer = self._send(method, url, body=body, token=offer, retry=retry)
@@ -156,13 +152,19 @@ class Client:
         return answer
 
     def login(self, url: str) -> Answer:
-        """Forget the token for `url`'s auth endpoint and log in anew."""
+        """Log in anew at `url`'s auth endpoint, whatever is cached; a login that fails leaves the old token alone."""
         first = self._send("GET", url, token="")
         challenge = parse_challenge(first.headers.get("www-authenticate"))
         if challenge is None:
             return first
-        self._cache.drop(challenge.key)
-        return self.call("GET", url)
+        if not self._may_have(url, challenge.endpoint):
+            raise _foreign(url, challenge.endpoint, first.status)
+        answer = first
+        for token in self._login.anew(challenge):
+            answer = self._send("GET", url, token=token)
+            if answer.status == 200:
+                break
+        return answer
 
     def call_as(self, user: str, password: str, method: str, url: str, *, body: JsonInput) -> Answer:
         """One call by another account (a device that was just made); its token is not kept anywhere."""
@@ -237,6 +239,14 @@ class Client:
             self.env.say(f'Endpoint reported "Not ready"; retry in: {retry_after} seconds')
         if self.stop.wait(wait_s):
             raise KeyboardInterrupt
+
+
+def _foreign(url: str, endpoint: str, status: int) -> RefusedError:
+    return RefusedError(
+        f"{url} asks for your token of {endpoint}, which is another host: it was not sent.",
+        status=status,
+        hint="If both belong to one hub, name it with --baseurl (PVR_BASEURL).",
+    )
 
 
 def _host(url: str) -> str:

@@ -47,6 +47,13 @@ class Login:
         if sys.stdin.isatty():
             yield from self._ask(challenge)
 
+    def anew(self, challenge: Challenge) -> Iterator[str]:
+        """Tokens of a new login only: --user and --password, else a question on a terminal."""
+        if self._env.user and self._env.password:
+            yield self.with_password(challenge, self._env.user, self._env.password)
+        elif sys.stdin.isatty():
+            yield from self._ask(challenge)
+
     def _refresh(self, challenge: Challenge, token: Token) -> str:
         answer = self._send("GET", f"{challenge.endpoint}/login", token=token.refresh or token.access)
         if answer.status != 200:

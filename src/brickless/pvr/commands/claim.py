@@ -27,6 +27,8 @@ def command(env: Env, device: str, challenge: str) -> None:
         client.name_host(url)
         target = urlunsplit(parts._replace(query=f"challenge={quote(words, safe='')}"))
         answer = client.call("PUT", target)
+    if answer.status == 401:
+        answer.expect(200, what="Claiming the device")
     if answer.status != 200:
         text = answer.body[:500].decode(errors="replace").strip()
         raise CommandError(
