@@ -137,9 +137,22 @@ class Flattener:
                 if self._stopped:
                     raise ImageError("another layer of the image failed")
             digest.update(chunk)
-            handle.write(chunk)
-        handle.flush()
+            self._write(handle, chunk)
+        self._write(handle, b"")
         return f"sha256:{digest.hexdigest()}"
+
+    def _write(self, handle: IO[bytes], chunk: bytes) -> None:
+        """Write a piece, or what is buffered if there is none; a full disk is named by its folder."""
+        try:
+            if chunk:
+                handle.write(chunk)
+            else:
+                handle.flush()
+        except OSError as error:
+            folder = str(self._spool or tempfile.gettempdir())
+            # Otherwise the file's own close would try again, and fail again, where nobody expects it.
+            os.ftruncate(handle.fileno(), 0)
+            raise OSError(error.errno, f"cannot unpack the image: {error.strerror}", folder) from error
 
     def finish_root(self) -> None:
         """Make the image usable as a read-only root: mount points are there, the builder's emulator is not."""

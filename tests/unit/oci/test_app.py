@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import resource
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -187,6 +188,23 @@ def test_mistakes_are_named_and_change_nothing(repo: Path, tmp_path: Path) -> No
     add_app(repo, "web", source, build=build(tmp_path), force=True)
     remove_app(repo, "web")
     assert list_apps(repo) == []
+
+
+def test_a_full_disk_is_named_and_changes_nothing(repo: Path, tmp_path: Path) -> None:
+    source = layout(tmp_path / "l", os.urandom(3_000_000))
+    add_app(repo, "other", layout(tmp_path / "small"), build=build(tmp_path))
+    before = snapshot(repo)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="cannot unpack the image: File too large"):
+            add_app(repo, "web", source, build=build(tmp_path))
+        with pytest.raises(OSError, match="cannot unpack the image: File too large"):
+            update_app(repo, "other", source=source, build=build(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert snapshot(repo) == before
+    assert os.listdir(repo) == ["other"]
 
 
 @pytest.mark.parametrize("name", ["", "/", "a/b", "..", ".", "a b", "a\n", "a:b", ".pvr"])
