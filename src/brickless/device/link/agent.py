@@ -15,6 +15,7 @@ from brickless.core import canonical
 from brickless.core.errors import BricklessError
 from brickless.device.config import Config
 from brickless.device.link import facts
+from brickless.device.link.flash import FlashWear
 from brickless.device.link.http import Address, HubUnreachableError, Transport
 from brickless.device.link.hub import Hub, HubRefusedError
 from brickless.device.link.identity import Identity
@@ -98,6 +99,7 @@ class Agent:
         self._user_meta = UserMeta(config, config.text("PV_CACHE_USRMETADIR"), run, trail, report)
         self._logs = LogPush(config, storage.root, report)
         self._changes = facts.Changes()
+        self._flash = FlashWear(storage.root, report)
         self._poll = _Timer("PH_UPDATER_INTERVAL")
         self._pull = _Timer("PH_METADATA_USRMETA_INTERVAL")
         self._push = _Timer("PH_METADATA_DEVMETA_INTERVAL")
@@ -129,6 +131,7 @@ class Agent:
         finally:
             self._engine.stop()
             self._logs.close()
+            self._flash.save()
             self._hub.close()
 
     def turn(self, now_s: float) -> float:
@@ -247,13 +250,15 @@ class Agent:
 
     def _send_facts(self, now_s: float) -> None:
         address = self._hub.address
+        revision = self._storage.current() or ""
         about = facts.About(
-            revision=self._storage.current() or "",
+            revision=revision,
             claimed=self._identity.claimed,
             online=True,
             state=self._engine.state_name,
             address=f"{address.host}:{address.port}",
             status=self._status(),
+            flash=self._flash.look(revision),
         )
         reserved = self._config.integer("PV_STORAGE_GC_RESERVED")
         local = facts.local_keys(self._config.text("PV_CACHE_DEVMETADIR"))

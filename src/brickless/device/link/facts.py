@@ -35,6 +35,8 @@ class About(NamedTuple):
     state: str
     address: str
     status: str
+    #: Bytes written to flash, by revision.
+    flash: Mapping[str, int]
     mode: str = "remote"
 
 
@@ -65,7 +67,7 @@ def facts(about: About, storage: str, reserved_percent: int, local: Mapping[str,
             "machine": uname.machine,
         },
         "storage": space(storage, reserved_percent),
-        "flash": {"written_bytes": written_bytes(storage)},
+        "flash": {"written_since_boot": written_bytes(storage), "written_by_revision": dict(about.flash)},
         "time": {
             "timeval": {"tv_sec": int(time.time()), "tv_usec": 0},
             "timezone": {"tz_minuteswest": 0, "tz_dsttime": 0},

@@ -43,7 +43,8 @@ class Reporter:
 def hub_address(config: Config) -> Address:
     """Where the hub is. Raises UserError for plain HTTP to anything but this machine or the emulator's host."""
     scheme, host = config.text("PH_CREDS_SCHEME"), config.text("PH_CREDS_HOST")
-    near = host in {"localhost", "::1"} or host.startswith(("127.", "10.0.2."))
+    numeric = host.replace(".", "").isdigit()  # or 127.0.0.1.example.org would count as near
+    near = host in {"localhost", "::1"} or (numeric and host.startswith(("127.", "10.0.2.")))
     if scheme not in {"https", "http"} or (scheme == "http" and not near):
         raise UserError(
             "hub-scheme",

@@ -161,7 +161,11 @@ class Engine:
             self._reports.again(step.rev)
             return True
         current = self._storage.current()
-        if progress is None and current is not None and current.isdigit() and int(step.rev) <= int(current):
+        if current == step.rev and self._storage.is_done(step.rev):
+            # Its progress was lost or is broken; the mark of the commit says how it ended.
+            self._reports.put(step.rev, Progress.of(Status.DONE, Message.DONE, retries=step.retries))
+            return True
+        if progress is None and current is not None and current.isdigit() and int(step.rev) < int(current):
             # Of before the running revision, and nothing is known of it here: going back is not an update.
             self._end_at_once(step, Refused(Message.STALE, f"revision {current} is running already"))
             return True

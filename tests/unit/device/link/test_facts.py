@@ -10,7 +10,7 @@ from brickless.device import VERSION
 from brickless.device.link import facts
 
 ROOT = Path(__file__).parents[4]
-ABOUT = facts.About("3", claimed=True, online=True, state="idle", address="hub:443", status="READY")
+ABOUT = facts.About("3", claimed=True, online=True, state="idle", address="hub:443", status="READY", flash={"3": 7})
 
 
 def test_the_version_is_the_package_s() -> None:

@@ -343,3 +343,18 @@ def test_a_state_that_changed_at_the_hub_is_taken_anew(bench: Bench) -> None:
     bench.work_until_tried("1")
     assert bench.storage.state_bytes("1") == bench.state(b"another")
     assert bench.storage.verify("1") == []
+
+
+def test_a_lost_progress_of_the_running_revision_is_told_from_its_mark(bench: Bench) -> None:
+    bench.install("1", b"one", Status.DONE)
+    bench.storage.write_progress("1", b"")
+    bench.restart()
+    bench.offer(("1", b"one"))
+    assert bench.progress("1").status is Status.DONE
+    assert bench.supervisor.tried == []
+
+
+def test_a_step_from_before_the_running_revision_is_stale(bench: Bench) -> None:
+    bench.install("5", b"five", Status.DONE)
+    bench.offer(("3", b"three"))
+    assert (bench.progress("3").status, bench.progress("3").message) == (Status.WONTGO, Message.STALE)
