@@ -13,6 +13,8 @@ from brickless.core.errors import BricklessError
 
 T = TypeVar("T")
 POLL_S = 0.3
+# The user metadata by which a device says with whose token it came.
+JOINED_AS = "lab.joined-as"
 NOT_FOUND = 404
 FINAL = frozenset({"DONE", "UPDATED", "WONTGO", "ERROR"})
 
@@ -73,20 +75,19 @@ class HubApi:
         return response.json()
 
     def join_token(self, nick: str) -> str:
-        """A token that makes us the owner of a device at its registration."""
-        return str(self.call("POST", "/devices/tokens", {"nick": nick})["token"])
+        """A token that makes us the owner of a device at its registration, and tells us which device it is."""
+        asked = {"nick": nick, "default-user-meta": {JOINED_AS: nick}}
+        return str(self.call("POST", "/devices/tokens", asked)["token"])
 
-    def devices(self) -> list[Device]:
-        """Our devices."""
-        return [Device(one["id"], one["nick"]) for one in self.call("GET", "/devices/")]
-
-    def wait_for_new_device(self, known: set[str], timeout_s: float) -> Device:
-        """The first of our devices that is not in `known` (ids)."""
+    def wait_for_device(self, nick: str, timeout_s: float) -> Device:
+        """Our device that joined with the token of that name."""
 
         def found() -> Device | None:
-            return next((one for one in self.devices() if one.id not in known), None)
+            listed = self.call("GET", "/devices/")
+            joined = (one for one in listed if (one.get("user-meta") or {}).get(JOINED_AS) == nick)
+            return next((Device(one["id"], one["nick"]) for one in joined), None)
 
-        return wait_until(found, timeout_s, "the device registers itself at the hub")
+        return wait_until(found, timeout_s, f"the device {nick} registers itself at the hub")
 
     def rename(self, device: Device, nick: str) -> Device:
         """Give it a name for people."""

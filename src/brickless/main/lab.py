@@ -164,8 +164,7 @@ class Lab:
 
     def register(self, device: LabDevice) -> Device:
         """Wait until it registered itself (its join token makes it ours), name it, wait for its factory revision."""
-        known = {one.known.id for one in self.devices if one is not device}
-        found = self.api.wait_for_new_device(known, REGISTER_TIMEOUT_S)
+        found = self.api.wait_for_device(device.name, REGISTER_TIMEOUT_S)
         device.known = self.api.rename(found, device.name)
         self.api.wait_for_step(device.known, 0, FACTORY_TIMEOUT_S)
         return device.known

@@ -123,6 +123,9 @@ class Story:
         )
         device.wait_for_page(page(2))
         self._note(f"revision {rev} panicked, the device came back by itself; the hub says: {step.message}")
+        # The working copy is left as what runs, for whoever tries more.
+        self.lab.bsp(Variant.UPDATED).write(self.repository)
+        self.developer.commit(self.repository, "what the device runs")
 
     # -- steps ---------------------------------------------------------------------------------------------------
 

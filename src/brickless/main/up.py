@@ -73,5 +73,5 @@ def summary(lab: Lab, story: Story, registry: Registry) -> str:
     lines += [f"Device {one.name}:  {one.page_url}   console: {one.twin.console.path}" for one in lab.devices]
     lines += ["", "Try more:", f"  export {environment}"]
     lines += [f"  cd {story.repository}", "  pvr status"]
-    lines += [f"  pvr app add hello --from {registry.address}/web:1 && pvr add . && pvr commit && pvr post"]
+    lines += [f"  pvr app update web --from {registry.address}/web:1 && pvr add . && pvr commit && pvr post"]
     return "\n".join(lines)
