@@ -6,13 +6,13 @@ Any entries can be shown, also those that a device would refuse: this module des
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
 from typing import NamedTuple
 
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
 from brickless.core.merge import diff_entries
 from brickless.core.state import is_inline_json, is_object_id
+from brickless.pvr import progress
 
 SizeOf = Callable[[str], int | None]
 MAX_DETAILS = 40
@@ -116,18 +116,8 @@ def show_changes(changes: list[PartChange]) -> list[str]:
 
 
 def human_size(size_bytes: int | None) -> str:
-    """A size in the largest unit of 1000 that fits (as disks and networks count); "" when it is unknown."""
-    if size_bytes is None:
-        return ""
-    size = Decimal(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            break
-        if unit != "GB":
-            size /= 1000
-    else:
-        unit = "GB"
-    return f"{size_bytes} B" if unit == "B" else f"{size:.1f} {unit}"
+    """A size for people; "" when it is unknown."""
+    return "" if size_bytes is None else progress.human_size(size_bytes)
 
 
 def _part_of(path: str) -> str:
