@@ -113,6 +113,8 @@ def find_repositories(roots: Iterable[str], store: ObjectStore) -> list[Reposito
     pool = os.path.realpath(store.root)
     found: dict[str, Repository] = {}
     for root in roots:
+        # A root that is misspelt must not make its repositories look gone.
+        os.stat(root)
         for directory in _walk(os.path.abspath(root)):
             if os.path.isfile(os.path.join(directory, ".pvr", "json")) and os.path.realpath(directory) not in found:
                 repo = Repository.open(directory)

@@ -353,14 +353,14 @@ def test_log_show_diff_and_undo_use_the_history(pvr: Any, repo: Path) -> None:
     assert pvr("diff", first[:10], "HEAD~1").out == "{}\n"
     pvr("undo")
     assert json.loads((repo / ".pvr/json").read_text())["web/run.json"]["n"] == 1
-    pvr("undo")
+    pvr("revert", "HEAD~1")
     assert json.loads((repo / ".pvr/json").read_text())["web/run.json"]["n"] == 2
     assert "HEAD~99" in pvr("diff", "HEAD~99", code=3).err
 
 
 def test_fsck_names_every_bad_object_and_repairs_from_elsewhere(pvr: Any, repo: Path, tmp_path: Path) -> None:
     pvr("export", str(tmp_path / "good.tgz"))
-    assert pvr("fsck", "--json").json() == {"clean": True, "faults": []}
+    assert pvr("fsck", "--json").json() == {"clean": True, "faults": [], "repaired": []}
     (pool() / sha(b"squash")).write_bytes(b"sQuash")
     ran = pvr("fsck", code=3)
     assert ran.out == f"damaged  {sha(b'squash')}  web/root.squashfs\n"

@@ -7,52 +7,66 @@ from brickless.pvr import cli
 from brickless.pvr.cli import option
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
-from brickless.store.entries import objects_of
+from brickless.pvr.pool import Fault
 from brickless.store.repo import Repository
 
 
 @cli.command("fsck", example="pvr fsck --repair")
-@option("--repair", is_flag=True, help="Fetch what is missing or damaged again, from where the state came.")
+@option("--repair", is_flag=True, help="Mend from the working tree, or fetch again from where the state came.")
 @option("--from", "source", default="", help="Fetch from this repository instead.")
-def command(env: Env, repair: bool, source: str) -> None:
+@option("--pool", "whole_pool", is_flag=True, help="Check all objects of the pool, also those of other repositories.")
+def command(env: Env, repair: bool, source: str, whole_pool: bool) -> None:
     """Read every object of the committed state and name each that is missing or damaged. Exit code 3 when one stays."""
+    from brickless.pvr import pool
+
     repo = env.repository()
     with repo.lock():
-        faults = _check(repo)
-        if faults and (repair or source):
-            _repair(env, repo, faults, source)
-            faults = _check(repo)
-    rows: list[JsonValue] = [{"sha": sha, "path": path, "fault": fault} for sha, (path, fault) in faults.items()]
+        faults = pool.check(repo.pristine(), repo.objects, report=lambda path: env.trace(f"checking {path}"))
+        if whole_pool:
+            known = {fault.sha for fault in faults}
+            faults += [fault for fault in pool.check_pool(repo.objects) if fault.sha not in known]
+        left = _repair(env, repo, faults, source) if faults and (repair or source) else faults
+    mended = [fault for fault in faults if fault not in left]
     env.result(
-        {"faults": rows, "clean": not faults},
-        [f"{fault:<8} {sha}  {path}" for sha, (path, fault) in faults.items()],
+        {"faults": _rows(left), "repaired": _rows(mended), "clean": not left},
+        [
+            *(f"repaired {fault.sha}  {fault.path}".rstrip() for fault in mended),
+            *(f"{fault.kind:<8} {fault.sha}  {fault.path}".rstrip() for fault in left),
+        ],
     )
-    if faults:
+    if left:
         raise CommandError(
-            3, f"{len(faults)} object(s) are missing or damaged.", hint="Fetch them again with `pvr fsck --repair`."
+            3,
+            f"{len(left)} object(s) are missing or damaged in {repo.objects.root}.",
+            hint="Fetch them again with `pvr fsck --repair`, or from elsewhere with --from.",
         )
 
 
-def _check(repo: Repository) -> dict[str, tuple[str, str]]:
-    wanted = {sha: path for path, sha in sorted(objects_of(repo.pristine()).items(), reverse=True)}
-    faults: dict[str, tuple[str, str]] = {}
-    for sha, path in sorted(wanted.items(), key=lambda item: item[1]):
-        if not repo.objects.has(sha):
-            faults[sha] = (path, "missing")
-        elif not repo.objects.verify(sha):
-            faults[sha] = (path, "damaged")
-    return faults
+def _rows(faults: list[Fault]) -> list[JsonValue]:
+    return [{"sha": fault.sha, "path": fault.path, "fault": fault.kind} for fault in faults]
 
 
-def _repair(env: Env, repo: Repository, faults: dict[str, tuple[str, str]], text: str) -> None:
-    from brickless.pvr.fetch import reference_or_default
+def _repair(env: Env, repo: Repository, faults: list[Fault], text: str) -> list[Fault]:
+    from brickless.core.errors import BricklessError
+    from brickless.pvr import pool
+    from brickless.pvr.reference import resolve
     from brickless.pvr.source import open_source
+    from brickless.store.entries import objects_of
 
-    reference = reference_or_default(env, repo, text or repo.config.text("DefaultGetUrl"))
-    with open_source(env, reference) as source:
-        there = set(objects_of(source.state()).values())
-        wanted = {sha: path for sha, (path, _) in faults.items() if sha in there}
-        for sha in wanted:
+    # One without a path is needed by another repository: it is taken out, and that one's fsck fetches it.
+    pool.forget_damaged(repo.objects, [fault for fault in faults if not fault.path])
+    left = pool.mend_from_tree(repo, [fault for fault in faults if fault.path])
+    origin = text or repo.config.text("DefaultGetUrl") or repo.config.text("DefaultPutUrl")
+    if not left or not origin:
+        return left
+    there: set[str] = set()
+    try:
+        with open_source(env, resolve(origin, repo_base=env.repo_base)) as source:
+            there = set(objects_of(source.state()).values())
+            wanted = [fault for fault in left if fault.sha in there]
             # Out of the way first: a damaged object has the name that the good one needs.
-            repo.objects.remove(sha)
-        source.fetch(wanted, repo.objects)
+            pool.forget_damaged(repo.objects, wanted)
+            source.fetch({fault.sha: fault.path for fault in wanted}, repo.objects)
+    except (BricklessError, OSError) as error:
+        env.warn(f"fetching from {origin} failed: {error}")
+    return [fault for fault in left if fault.sha not in there or not repo.objects.verify(fault.sha)]

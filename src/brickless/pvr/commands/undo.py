@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from brickless.pvr import cli
-from brickless.pvr.cli import argument
+from brickless.pvr.cli import option
 from brickless.pvr.env import Env
-from brickless.pvr.hub import state_sha
-from brickless.pvr.revision import state_of
 
 
-@cli.command("undo", example="pvr undo && pvr checkout")
-@argument("revision", metavar="[REV]", default="HEAD~1")
-def command(env: Env, revision: str) -> None:
-    """Make an earlier state the committed one again (default: the one before the last change).
+@cli.command("undo", example="pvr undo --checkout")
+@option("--checkout", is_flag=True, help="Write the files of that state, too (local changes are overwritten).")
+def command(env: Env, checkout: bool) -> None:
+    """Take back the last commit, get, merge or import. Again: one further back. `pvr log` shows what there is.
 
-    The working tree stays; `pvr checkout` writes the files. Undo is a change like any other: undo again takes it back.
+    Files of the working tree stay as they are, unless --checkout writes them.
     """
+    from brickless.pvr import past
+    from brickless.store import history
+    from brickless.store.repo import load_state
+
     repo = env.repository()
     with repo.lock():
-        entries = state_of(env, revision)
-        changed = repo.replace_state(entries, action="undo", message=revision)
-        repo.clear_marks()
+        gone, target = past.before_last(history.entries(repo.meta))
+        entries = load_state(history.state_path(repo.meta, target.sha))
+        repo.replace_state(entries, action=past.UNDO, message=f"of {gone.action} {gone.message}".rstrip())
+        if checkout:
+            repo.checkout()
     env.result(
-        {"state-sha": state_sha(entries), "changed": changed},
-        [f"The committed state is {state_sha(entries)[:10]} again. Run pvr checkout to write its files."],
+        {"undone": gone.action, "message": gone.message, "state-sha": target.sha, "checkout": checkout},
+        [f"Took back: {gone.action} {gone.message}".rstrip(), f"The committed state is {target.sha[:12]} again."],
     )
