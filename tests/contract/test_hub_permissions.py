@@ -16,6 +16,7 @@ import pytest
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, post_revision, sha256
 
+READ_DEVICES = "prn:pantahub.com:apis:/base/devices.readonly"
 TABLE = Path(__file__).with_name("hub_permissions.txt")
 CALLERS = ("nobody", "owner", "other", "device", "sibling", "foreign", "session", "anonymous", "admin")
 #: Tokens are the permission there (test_hub_wire), or the operator's secret is (test_hub_operations).
@@ -28,6 +29,7 @@ class Target(NamedTuple):
     id: str
     sha: str
     token_id: str
+    api_token_id: str
     nick: str
     challenge: str
 
@@ -57,8 +59,9 @@ class World:
         device = claimed_device(self.owner).start_trail()
         post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
         token_id = self.owner.post("/devices/tokens").json()["id"]
+        api_token = self.owner.post("/tokens/", {"scopes": [READ_DEVICES]}).json()["id"]
         nick = self.owner.get(f"/devices/{device.id}").json()["nick"]
-        return Target(device.id, self.sha, token_id, nick, device.challenge), device
+        return Target(device.id, self.sha, token_id, api_token, nick, device.challenge), device
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,7 @@ def body_of(key: str, target: Target) -> Any:
         "POST /objects/": {"objectname": "x", "size": "1", "sha256sum": content},
         "PUT /objects/{sha}": {"objectname": "x", "owner": "prn:pantahub.com:auth:/user1", "sha256sum": target.sha},
         "POST /logs/": {"msg": "x"},
+        "POST /tokens/": {"scopes": [READ_DEVICES]},
         "POST /logs/cursor": {"next-cursor": "x"},
         "PUT /trails/{id}/steps/{rev}/meta": {"a": 1},
     }.get(key)
@@ -116,12 +120,16 @@ def status(world: World, key: str, name: str) -> int:
     target, device = world.target()
     caller = device if name == "device" else world.callers[name]
     method, _, path = key.partition(" ")
-    record = target.token_id if "/tokens/" in path else target.id
+    record = target.id
+    if "/tokens/" in path:
+        record = target.token_id if path.startswith("/devices/") else target.api_token_id
     for field, value in (
         ("{id}", record),
         ("{rev}", "1"),
         ("{sha}", target.sha),
         ("{user}", "user1"),
+        ("{owner}", "user1"),
+        ("{filename}", "a.tar"),
         ("{device}", target.nick),
     ):
         path = path.replace(field, value)

@@ -23,16 +23,19 @@ from brickless.hub.domain.policy import Policy
 from brickless.hub.http.application import Application
 from brickless.hub.http.auth import AuthRoutes
 from brickless.hub.http.devices import DeviceRoutes
+from brickless.hub.http.exports import ExportRoutes
 from brickless.hub.http.logs import LogRoutes
 from brickless.hub.http.messages import Request
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.operations import OperationRoutes
 from brickless.hub.http.router import Route, Router, Service
+from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.dashboard import Dashboard
 from brickless.hub.services.devices import Devices
+from brickless.hub.services.exports import Exports
 from brickless.hub.services.limits import Limiter
 from brickless.hub.services.logs import Logs
 from brickless.hub.services.metadata import Metadata
@@ -40,6 +43,7 @@ from brickless.hub.services.objects import Objects
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
+from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.web.pages import Pages
@@ -145,9 +149,11 @@ class Hub:
         router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
         router.add(trails.service())
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
+        router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
         router.add(LogRoutes(self.parts, self.logs).service())
+        tokens = TokenRoutes(ApiTokens(self.parts))
         operations = OperationRoutes(self.parts, metrics, router, self.keys.operator)
-        for service in (*BlobRoutes(self.objects).services(), *operations.services(), page_parts):
+        for service in (*BlobRoutes(self.objects).services(), *operations.services(), *tokens.services(), page_parts):
             router.add(service)
         return application
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
@@ -85,6 +86,21 @@ join_tokens = Table(
     Column("disabled", Boolean, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("modified_ms", BigInteger, nullable=False),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("type", String(16), nullable=False),
+    Column("secret_hash", String(100), nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    UniqueConstraint("owner", "name"),
 )
 
 trails = Table(
@@ -172,6 +188,7 @@ logs = Table(
 
 __all__ = [
     "accounts",
+    "api_tokens",
     "devices",
     "join_tokens",
     "logs",

@@ -103,6 +103,21 @@ class JoinToken:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiToken:
+    """What a program logs in with in a person's name. Only a hash of its secret is stored."""
+
+    id: str
+    owner: str
+    name: str
+    type: str
+    secret_hash: str
+    scopes: str
+    created_ms: int
+    modified_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Trail:
     """The revisions of one device; its id is the device's id. `owner` and `public` are the device's own, now."""
 

@@ -61,7 +61,7 @@ class AuthRoutes:
         """GET /auth/login."""
         if not request.token:
             raise Unauthenticated
-        return ok({"token": self._auth.refresh(request.token)})
+        return ok({"token": await self._auth.refresh(request.token)})
 
     async def auth_status(self, request: Request) -> Response:
         """GET auth_status, which five services have: the claims of the caller's token, with sorted keys."""

@@ -52,6 +52,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /trails/{id}/steps/{rev}/objects": _OBJECT,
     "POST /objects/": _OBJECT,
     "PUT /objects/{sha}": _object(("owner", "sha256sum"), objectname=_TEXT, owner=_TEXT, sha256sum=_SHA),
+    "POST /tokens/": _object(
+        ("scopes",), name=_TEXT, type=_TEXT, scopes={"type": "array", "items": _TEXT}, **{"expire-at": _TEXT}
+    ),
     "POST /logs/": {"oneOf": [_LINE, {"type": "array", "items": _LINE}]},
     "POST /logs/cursor": _object(("next-cursor",), **{"next-cursor": _TEXT}),
 }
@@ -67,6 +70,8 @@ QUERIES: dict[str, dict[str, Any]] = {
         "progress.status": _TEXT, "fields": _TEXT, "page[size]": _PAGE, "page[offset]": _PAGE, "page[after]": _PAGE,
     },
     "GET /trails/{id}/steps/{rev}": {"fields": _TEXT},
+    "GET /tokens/": {"page[size]": _PAGE, "page[offset]": _PAGE},
+    "GET /exports/{owner}/{device}/{rev}/{filename}": {"parts": _TEXT},
     "GET /logs/": {
         "start": _PAGE, "page": _PAGE, "dev": _TEXT, "rev": _TEXT, "plat": _TEXT, "src": _TEXT, "lvl": _TEXT,
         "before": _TEXT, "after": _TEXT, "sort": _TEXT, "cursor": _TEXT,

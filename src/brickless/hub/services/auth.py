@@ -10,6 +10,7 @@ from brickless.hub.domain import prn, scopes
 from brickless.hub.domain.errors import Forbidden, LoginFailed, Malformed, NotFound, Precondition, Unauthenticated
 from brickless.hub.domain.values import Account, CallerType, Identity
 from brickless.hub.services.parts import Parts
+from brickless.hub.services.tokens import ApiTokens
 
 _EMAIL = re.compile(r"[^@\s]{1,64}@[A-Za-z0-9.-]{1,190}\Z")
 _NICK = re.compile(r"[a-zA-Z0-9_\-+%]{3,23}\Z")
@@ -31,6 +32,7 @@ class Auth:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._tokens = ApiTokens(parts)
 
     async def login(self, username: str, password: str, scope: str, *, address: str) -> str:
         """A token for a name and a password. Raises LoginFailed, or RateLimited after too many failures."""
@@ -55,6 +57,9 @@ class Auth:
         device_id = prn.device_id(username)
         if device_id is not None:
             return await self._device_claims(device_id, password, granted), policy.token_life_s
+        by_token = await self._tokens.claims(username, password)
+        if by_token is not None:
+            return by_token, policy.anonymous_token_life_s
         name, arrow, other = username.partition("==>")
         account = await self._account(name, password)
         claims = identities.account_claims(account, username, granted)
@@ -106,8 +111,11 @@ class Auth:
         """The claims that count of a valid token."""
         return identities.effective(self._parts.signer.verify_bearer(token))
 
-    def refresh(self, token: str) -> str:
-        """The same claims for another while. Raises Unauthenticated once the refresh window is over."""
+    async def refresh(self, token: str) -> str:
+        """The same claims for another while.
+
+        Raises Unauthenticated once the refresh window is over, or when the device or API token behind it is gone.
+        """
         claims = self._parts.signer.verify_bearer(token)
         issued_s = claims.get("orig_iat")
         now_s = self._parts.now_s()
@@ -115,8 +123,20 @@ class Auth:
             raise Unauthenticated("Token is not refreshable")
         if now_s > issued_s + self._parts.policy.token_refresh_window_s:
             raise Unauthenticated
+        if not await self._still_there(claims):
+            raise Unauthenticated
         life_s = self._parts.policy.token_life_s
         return self._parts.signer.bearer(identities.lifetime(claims, now_s=now_s, life_s=life_s, issued_s=issued_s))
+
+    async def _still_there(self, claims: dict[str, object]) -> bool:
+        token_id = claims.get("token_id")
+        if isinstance(token_id, str):
+            return await self._tokens.still_valid(token_id)
+        device_id = prn.device_id(str(claims.get("prn")))
+        if device_id is None:
+            return True
+        async with self._parts.db.read() as session:
+            return await session.devices.get(device_id) is not None
 
     async def own_account(self, caller: Identity) -> Account:
         """The caller's account. Raises NotFound for callers that have none."""

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from brickless.hub.domain.filters import StatusFilter, TextFilter
 from brickless.hub.domain.values import (
     Account,
+    ApiToken,
     Device,
     JoinToken,
     LogEntry,
@@ -102,6 +103,22 @@ class JoinTokens(Protocol):
 
     async def disable(self, record_id: str, owner: str, modified_ms: int) -> bool:
         """Disable; False when the account has no such token."""
+
+
+class ApiTokens(Protocol):
+    """Tokens of programs."""
+
+    async def add(self, token: ApiToken) -> bool:
+        """Insert; False when the owner has a token of this name."""
+
+    async def get(self, record_id: str) -> ApiToken | None:
+        """One token."""
+
+    async def of(self, owner: str) -> list[ApiToken]:
+        """The account's tokens, oldest first."""
+
+    async def remove(self, record_id: str) -> None:
+        """Forget it."""
 
 
 class Trails(Protocol):
@@ -234,6 +251,7 @@ class Session(Protocol):
     accounts: Accounts
     devices: Devices
     join_tokens: JoinTokens
+    api_tokens: ApiTokens
     trails: Trails
     objects: Objects
     logs: Logs
