@@ -92,23 +92,14 @@ class TokenCache:
 
     def put(self, key: str, token: Token) -> None:
         """Store a token, atomically and readable by its owner only."""
-        self._update(key, {"Name": "", "access-token": token.access, "refresh-token": token.refresh})
-
-    def drop(self, key: str) -> None:
-        """Forget a token."""
-        self._update(key, None)
-
-    def _update(self, key: str, value: JsonValue) -> None:
+        value: JsonValue = {"Name": "", "access-token": token.access, "refresh-token": token.refresh}
         with self._guard:
             atomic.make_dirs(self._dir, mode=0o700)
             with lock(os.path.join(self._dir, "auth.lock"), timeout_s=_LOCK_TIMEOUT_S):
                 document = self._load()
                 tokens = document["tokens"]
                 assert isinstance(tokens, dict)  # noqa: S101 - `_load` sees to it
-                if value is None:
-                    tokens.pop(key, None)
-                else:
-                    tokens[key] = value
+                tokens[key] = value
                 data = escaped_text(document, indent="    ").encode()
                 atomic.write_file(self._path, data, mode=0o600)
 
