@@ -46,19 +46,27 @@ def resolve(text: str, *, repo_base: str) -> Reference:
     device = _device_url(location)
     if device:
         return Reference(True, device, fragment, device + suffix)
-    parts = urlsplit(location) if "://" in location else None
-    if parts is not None:
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UserError(
-                "reference-scheme",
-                f"{text!r} is no repository: only http:// and https:// URLs with a host can be read.",
-                hint="Give a URL, a path, an IP address or user/device.",
-            )
-        url = _fix_device_path(location)
+    if "://" in location:
+        url = _url(text, location)
         return Reference(True, url, fragment, url + suffix)
-    if location and os.path.exists(location):
+    if location and "\0" not in location and os.path.exists(location):
         return Reference(False, location, fragment, os.path.abspath(location) + suffix)
     return _shorthand(text, location, fragment, suffix, repo_base)
+
+
+def _url(text: str, location: str) -> str:
+    try:
+        parts = urlsplit(location)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return _fix_device_path(location)
+        reason = "only http:// and https:// URLs with a host can be read"
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(
+        "reference-scheme",
+        f"{text!r} is no repository: {reason}.",
+        hint="Give a URL, a path, an IP address or user/device.",
+    )
 
 
 def _shorthand(text: str, location: str, fragment: Fragment, suffix: str, repo_base: str) -> Reference:

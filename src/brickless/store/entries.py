@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import HostileInputError
-from brickless.core.paths import check_state_path
+from brickless.core.paths import fault
 from brickless.store.objects import is_sha
 
 SPEC_KEY = "#spec"
@@ -40,11 +40,12 @@ def check_entries(document: JsonValue, *, source: str) -> dict[str, JsonValue]:
     for path, value in document.items():
         if not is_file(path):
             continue
-        try:
-            check_state_path(path)
-        except HostileInputError as error:
-            raise HostileInputError(f"{source} has a path that is not allowed: {error}") from error
-        if not is_inline(path, value) and not (isinstance(value, str) and is_sha(value)):
+        wrong = fault(path)
+        if wrong is not None:
+            raise HostileInputError(f"{source} has a path that is not allowed: {path[:100]!r}: {wrong[1]}.")
+        if isinstance(value, str) and is_sha(value):
+            continue
+        if not path.endswith(".json"):
             raise HostileInputError(
                 f"{source} is no valid state: the value of {path!r} must be the SHA-256 of an object (64 hex digits)."
             )
@@ -53,12 +54,15 @@ def check_entries(document: JsonValue, *, source: str) -> dict[str, JsonValue]:
 
 
 def _check_folders(document: dict[str, JsonValue], source: str) -> None:
-    for path in document:
-        parent = path.rpartition("/")[0]
-        while parent and is_file(path):
-            if parent in document:
-                raise HostileInputError(f"{source} has both the file {parent!r} and {path!r} below it.")
-            parent = parent.rpartition("/")[0]
+    """No file may be where another entry needs a folder."""
+    folders = {path.rpartition("/")[0] for path in document if is_file(path)}
+    seen: set[str] = set()
+    for folder in folders:
+        while folder and folder not in seen:
+            seen.add(folder)
+            if folder in document:
+                raise HostileInputError(f"{source} has both the file {folder!r} and files below it.")
+            folder = folder.rpartition("/")[0]  # noqa: PLW2901 - upwards, until a folder that was looked at
 
 
 def _kind(value: JsonValue) -> str:
