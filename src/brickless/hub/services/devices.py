@@ -217,7 +217,12 @@ class Devices:
                 self._check_put(caller, device, draft)
                 self._check_challenge(device, challenge)
                 changed = self._changed(caller, device, draft, secret_hash)
-                if not await session.devices.update(changed):
+                updated = await session.devices.update(changed)
+                if not updated and not draft.nick and changed.nick != device.nick:
+                    # A pet name met another one: a longer one will not.
+                    changed = replace(changed, nick=f"{changed.nick}_{parts.entropy.word(6)}")
+                    updated = await session.devices.update(changed)
+                if not updated:
                     raise Malformed("The nick is taken by another device of this account")
         except LoginFailed as error:
             parts.claims.spend(*limit_keys)
