@@ -44,6 +44,11 @@ def _choice(name: str, default: str, levels: frozenset[str], choices: str, doc: 
     return Key(name, TEXT, default, levels, doc, choices=tuple(choices.split()))
 
 
+_SECUREBOOT = (
+    "What a missing or bad signature means. This release does not verify signatures yet: `strict` refuses every update,"
+    " the others refuse a malformed signature and report in the log those that they carry along."
+)
+
 _HUB = (
     Key("PH_CREDS_HOST", TEXT, "api.pantahub.com", PHO, "Host name or address of the hub (IPv6 without brackets)."),
     Key("PH_CREDS_PORT", INTEGER, "443", PHO, "TCP port of the hub.", least=1),
@@ -310,9 +315,7 @@ _REVISION = (
     ),
     Key("PV_SECUREBOOT_CHECKSUM", FLAG, "1", PV, "Hash every object at boot."),
     Key("PV_SECUREBOOT_HANDLERS", FLAG, "1", PV, "Use dm-verity where a revision has it."),
-    _choice(
-        "PV_SECUREBOOT_MODE", "lenient", PV, "disabled audit lenient strict", "What a missing or bad signature means."
-    ),
+    _choice("PV_SECUREBOOT_MODE", "lenient", PV, "disabled audit lenient strict", _SECUREBOOT),
     Key("PV_SECUREBOOT_TRUSTSTORE", TEXT, "ca-certificates", PV, "Name of the trust store for signatures."),
     Key(
         "PV_SECUREBOOT_OEM_TRUSTSTORE",

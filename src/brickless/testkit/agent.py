@@ -268,7 +268,6 @@ class SimulatedDevice:
     def snapshot(self, rev: str = "0") -> dict[str, bytes]:
         """Every file of a revision with its bytes, to show that nothing touched it; what the runtime keeps, too."""
         root = Path(self.storage.revision_dir(rev))
-        ignored = {".pv/reported"}
-        files = (path for path in sorted(root.rglob("*")) if path.is_file())
-        found = {str(path.relative_to(root)): path.read_bytes() for path in files}
-        return {name: data for name, data in found.items() if name not in ignored}
+        paths = (path for path in sorted(root.rglob("*")) if path.is_file())
+        # The agent marks here which report the hub has acknowledged, in its own time.
+        return {str(p.relative_to(root)): p.read_bytes() for p in paths if ".reported" not in f".{p.name}"}

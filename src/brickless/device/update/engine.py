@@ -49,6 +49,7 @@ from brickless.device.link.hub import Hub, HubRefusedError
 from brickless.device.link.reports import Reports
 from brickless.device.link.supervisor import Supervisor, SupervisorError
 from brickless.device.link.wire import ObjectInfo, RemoteStep
+from brickless.device.update.policy import judge
 from brickless.device.update.space import Space, is_disk_full
 from brickless.store.trails import Storage
 
@@ -296,6 +297,12 @@ class Engine:
         except HostileInputError as error:
             self._tell(active, Refused(Message.BAD_STATE, str(error)), now_s)
             return
+        verdict = judge(active.state, self._config.text("PV_SECUREBOOT_MODE"))
+        if verdict.message:
+            self._tell(active, Refused(verdict.message, verdict.detail), now_s)
+            return
+        if verdict.detail:
+            self._report(f"revision {active.rev}: {verdict.detail}")
         missing = self._storage.missing(active.state)
         active.work = None
         if not missing:
