@@ -34,6 +34,7 @@ class Env:
         "quiet",
         "repo_base",
         "user",
+        "verify",
     )
 
     def __init__(self) -> None:
@@ -52,6 +53,8 @@ class Env:
         self.password = ""
         self.quiet = False
         self.user = ""
+        #: Trust anchors (PEM) which must have signed all that is taken over; empty: nothing is demanded.
+        self.verify = ""
 
     @property
     def objects_dir(self) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from brickless.core import fragment as fragments
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import UserError
+from brickless.pvr import demand
 from brickless.pvr.env import Env
 from brickless.pvr.reference import Reference, resolve
 from brickless.pvr.source import open_source
@@ -39,6 +40,7 @@ def fetch(env: Env, repo: Repository, reference: Reference, *, merge: bool) -> F
     before = repo.pristine()
     with open_source(env, reference) as source:
         incoming = source.state()
+        demand.check(env, incoming, reference.fragment, source=reference.text)
         combine = fragments.merge if merge else fragments.get
         entries = combine(before, incoming, reference.fragment)
         _warn_about_empty(env, reference, incoming)

@@ -64,6 +64,7 @@ COMMANDS = _table(
     ("dm-apply", ("dma",), "Compute the dm-verity hashes of protected volumes anew."),
     ("global-config", (), "Show or change the global settings."),
     ("completion", ("com",), "Print a shell completion script."),
+    ("manpages", (), "Write the manual pages."),
     ("version", (), "Print the version."),
     ("self-upgrade", (), "Say how to upgrade."),
 )
@@ -109,6 +110,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     help="Transfers at once.",
 )
 @option("--quiet", "-q", is_flag=True, envvar="PVR_QUIET", help="No talk on stderr except errors and warnings.")
+@option("--verify", envvar="PVR_VERIFY", default="", help="Take nothing that these CAs or keys (PEM) did not sign.")
 @option("--chdir", "-C", default=".", help="Work in this folder.")
 @option(
     "--version",
@@ -137,4 +139,5 @@ def root(env: Env, /, **flags: Any) -> None:
     env.password = flags["password"]
     env.parallel = flags["parallel"]
     env.quiet = flags["quiet"]
+    env.verify = flags["verify"]
     env.directory = flags["chdir"]

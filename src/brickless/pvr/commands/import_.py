@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from brickless.pvr import bundle, cli
+from brickless.core.fragment import Fragment
+from brickless.pvr import bundle, cli, demand
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env
 
@@ -24,6 +25,7 @@ def command(env: Env, file: str) -> None:
         else:
             with open(os.path.join(env.directory, file), "rb") as stream:
                 entries, count = bundle.read_all(stream, file, repo.objects)
+        demand.check(env, entries, Fragment(), source=file)
         changed = repo.replace_state(entries, action="import", message=file)
     env.result(
         {"objects": count, "changed": changed, "from": file},

@@ -24,7 +24,8 @@ _FAILED, _MISSING = 13, 125
 @option("--part", "-p", default="", envvar="PVR_SIG_ADD_PART", help="Only the signature of this part.")
 @option("--with-sigs", "-s", is_flag=True, envvar="PVR_SIG_LS_WITH_SIGS", help="List the signatures themselves too.")
 @option("--tree", "as_tree", is_flag=True, help="For people: every file and who vouches for it.")
-def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tree: bool) -> None:
+@option("--strict", is_flag=True, help="Fail too when an entry is in no signature's rule, as a strict device does.")
+def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tree: bool, strict: bool) -> None:
     """Verify the signatures of the committed state, and list what they protect and what nobody does.
 
     Fails with exit code 13 when one signature does not verify, and says which and why.
@@ -41,6 +42,13 @@ def command(env: Env, names: tuple[str, ...], part: str, with_sigs: bool, as_tre
         verdicts = [signing.verify(entries, path, value, believed, at=now) for path, value in documents.items()]
     _check(verdicts)
     found = signing.cover(entries, verdicts)
+    _warn(env, entries, documents)
+    if strict and found.uncovered:
+        raise CommandError(
+            _FAILED,
+            f"{len(found.uncovered)} entr(ies) are in no signature's rule: {', '.join(found.uncovered[:5])}",
+            hint="Sign them with `pvr sig add`; `pvr sig ls --tree` shows all.",
+        )
     if as_tree and not env.json:
         signers = {verdict.path: verdict.signer for verdict in verdicts}
         for line in _tree(sorted(entries), found, signers):
@@ -67,6 +75,13 @@ def _documents(repo: Repository, committed: dict[str, JsonValue], names: tuple[s
         else:
             raise CommandError(_MISSING, f"There is no signature {path}.", hint="See them with `pvr sig ls`.")
     return found
+
+
+def _warn(env: Env, entries: dict[str, JsonValue], documents: dict[str, JsonValue]) -> None:
+    """Say when what was verified is not what a post would send."""
+    for path, document in documents.items():
+        if entries.get(path) != document:
+            env.warn(f"{path} in the working tree is not what is committed: commit it before you post.")
 
 
 def _check(verdicts: list[Verdict]) -> None:
