@@ -29,10 +29,12 @@ from brickless.hub.http.messages import Request
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.operations import OperationRoutes
+from brickless.hub.http.people import ChangeRoutes, ProfileRoutes
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
 from brickless.hub.services.auth import Auth
+from brickless.hub.services.changes import Changes
 from brickless.hub.services.dashboard import Dashboard
 from brickless.hub.services.devices import Devices
 from brickless.hub.services.exports import Exports
@@ -43,6 +45,7 @@ from brickless.hub.services.objects import Objects
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
+from brickless.hub.services.profiles import Profiles
 from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
@@ -151,9 +154,17 @@ class Hub:
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
         router.add(LogRoutes(self.parts, self.logs).service())
+        router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
+        changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)
         tokens = TokenRoutes(ApiTokens(self.parts))
         operations = OperationRoutes(self.parts, metrics, router, self.keys.operator)
-        for service in (*BlobRoutes(self.objects).services(), *operations.services(), *tokens.services(), page_parts):
+        for service in (
+            *BlobRoutes(self.objects).services(),
+            *operations.services(),
+            *tokens.services(),
+            *changes.services(),
+            page_parts,
+        ):
             router.add(service)
         return application
 

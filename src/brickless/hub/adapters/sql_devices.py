@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import tables
+from brickless.hub.adapters.sql_feed import feed
 from brickless.hub.domain import prn
 from brickless.hub.domain.filters import TextFilter
 from brickless.hub.domain.values import Device
@@ -114,6 +115,15 @@ class SqlDevices:
         if device is not None:
             values["device_meta"] = device
         await self._connection.execute(update(tables.devices).where(tables.devices.c.id == record_id).values(**values))
+
+    async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Device]:
+        """See `services.ports.Devices.changed`."""
+        columns = tables.devices.c
+        rows = await feed(
+            self._connection, select(tables.devices).where(_LIVE, columns.owner == owner), columns.modified_ms,
+            columns.id, after_ms=after_ms, before_ms=before_ms, limit=limit,
+        )  # fmt: skip
+        return [device_from(row) for row in rows]
 
     async def ids_of(self, owner: str) -> list[str]:
         """See `services.ports.Devices.ids_of`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +12,8 @@ from brickless.hub.adapters import tables
 from brickless.hub.domain.values import Account, JoinToken
 
 _ACCOUNT = (
-    "id", "prn", "nick", "email", "type", "role", "password_hash", "challenge", "meta", "created_ms", "modified_ms",
+    "id", "prn", "nick", "email", "type", "role", "password_hash", "challenge", "meta", "profile", "created_ms",
+    "modified_ms",
 )  # fmt: skip
 
 
@@ -64,6 +65,22 @@ class SqlAccounts:
         """See `services.ports.Accounts.everyone`."""
         statement = select(tables.accounts).order_by(tables.accounts.c.created_ms, tables.accounts.c.id).limit(limit)
         return [_account(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def shown(self, caller: str, prefix: str, *, offset: int, limit: int, exact: bool = False) -> list[Account]:
+        """See `services.ports.Accounts.shown`."""
+        columns = tables.accounts.c
+        public = (
+            select(tables.devices.c.id)
+            .where(tables.devices.c.owner == columns.prn)
+            .where(tables.devices.c.public.is_(True), tables.devices.c.garbage.is_(False))
+        )
+        if exact:
+            named = columns.nick_key == prefix.lower()
+        else:
+            named = columns.nick_key.startswith(prefix.lower(), autoescape=True)
+        statement = select(tables.accounts).where(named, or_(columns.prn == caller, public.exists()))
+        rows = await self._connection.execute(statement.order_by(columns.nick_key).offset(offset).limit(limit))
+        return [_account(row) for row in rows.mappings()]
 
     async def update(self, account: Account) -> None:
         """See `services.ports.Accounts.update`."""

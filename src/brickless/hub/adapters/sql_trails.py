@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, String, and_, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import tables
 from brickless.hub.adapters.sql_devices import COLUMNS, device_from
+from brickless.hub.adapters.sql_feed import feed
 from brickless.hub.domain import progress as progress_words
 from brickless.hub.domain.filters import StatusFilter
 from brickless.hub.domain.values import Step, Summary, Trail
@@ -163,6 +164,27 @@ class SqlTrails:
         where = and_(tables.step_objects.c.trail_id == trail_id, tables.step_objects.c.rev == rev)
         await self._connection.execute(delete(tables.step_objects).where(where))
         await self._add_objects(trail_id, rev, objects)
+
+    async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Trail]:
+        """See `services.ports.Trails.changed`."""
+        columns = tables.trails.c
+        rows = await feed(
+            self._connection, _trails().where(tables.devices.c.owner == owner), columns.last_touched_ms, columns.id,
+            after_ms=after_ms, before_ms=before_ms, limit=limit,
+        )  # fmt: skip
+        return [_trail(row) for row in rows]
+
+    async def changed_steps(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Step]:
+        """See `services.ports.Trails.changed_steps`."""
+        columns = tables.steps.c
+        joined = tables.steps.join(tables.devices, tables.devices.c.id == columns.trail_id)
+        statement = select(tables.steps).select_from(joined).where(_LIVE, columns.owner == owner)
+        statement = statement.where(tables.devices.c.owner == owner)
+        rows = await feed(
+            self._connection, statement, columns.modified_ms, columns.trail_id + cast(columns.rev, String),
+            after_ms=after_ms, before_ms=before_ms, limit=limit,
+        )  # fmt: skip
+        return [_step(row) for row in rows]
 
     async def names(self, trail_id: str, sha: str) -> bool:
         """See `services.ports.Trails.names`."""

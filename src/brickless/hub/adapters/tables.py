@@ -43,6 +43,7 @@ accounts = Table(
     Column("password_hash", String(400), nullable=False),
     Column("challenge", String(32), nullable=False),
     Column("meta", Text, nullable=False),
+    Column("profile", Text, nullable=False, server_default="{}"),
     Column("created_ms", BigInteger, nullable=False),
     Column("modified_ms", BigInteger, nullable=False),
 )
@@ -139,6 +140,7 @@ steps = Table(
     PrimaryKeyConstraint("trail_id", "rev"),
     ForeignKeyConstraint(["trail_id"], ["trails.id"], ondelete="CASCADE"),
     Index("ix_steps_trail_id_status_rev", "trail_id", "status", "rev"),
+    Index("ix_steps_owner_modified_ms", "owner", "modified_ms"),
 )
 
 step_objects = Table(

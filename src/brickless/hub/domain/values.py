@@ -60,6 +60,7 @@ class Account:
     password_hash: str
     challenge: str
     meta: str
+    profile: str
     created_ms: int
     modified_ms: int
 

@@ -52,6 +52,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /trails/{id}/steps/{rev}/objects": _OBJECT,
     "POST /objects/": _OBJECT,
     "PUT /objects/{sha}": _object(("owner", "sha256sum"), objectname=_TEXT, owner=_TEXT, sha256sum=_SHA),
+    "PUT /profiles/": _object(fullName=_TEXT, bio=_TEXT, picture=_TEXT, website=_TEXT),
+    "PUT /profiles/config/meta": _MAP,
     "POST /tokens/": _object(
         ("scopes",), name=_TEXT, type=_TEXT, scopes={"type": "array", "items": _TEXT}, **{"expire-at": _TEXT}
     ),
@@ -72,6 +74,10 @@ QUERIES: dict[str, dict[str, Any]] = {
     "GET /trails/{id}/steps/{rev}": {"fields": _TEXT},
     "GET /tokens/": {"page[size]": _PAGE, "page[offset]": _PAGE},
     "GET /exports/{owner}/{device}/{rev}/{filename}": {"parts": _TEXT},
+    "GET /profiles/": {"nick": _TEXT, "page": _PAGE, "limit": _PAGE},
+    "GET /changes/devices": {"page[size]": _PAGE, "page[after]": _TEXT, "page[before]": _TEXT},
+    "GET /changes/trails": {"page[size]": _PAGE, "page[after]": _TEXT, "page[before]": _TEXT},
+    "GET /changes/steps": {"page[size]": _PAGE, "page[after]": _TEXT, "page[before]": _TEXT},
     "GET /logs/": {
         "start": _PAGE, "page": _PAGE, "dev": _TEXT, "rev": _TEXT, "plat": _TEXT, "src": _TEXT, "lvl": _TEXT,
         "before": _TEXT, "after": _TEXT, "sort": _TEXT, "cursor": _TEXT,

@@ -206,6 +206,7 @@ class Auth:
             password_hash=await parts.secrets.hash_password(password),
             challenge=challenge,
             meta="{}",
+            profile="{}",
             created_ms=now_ms,
             modified_ms=now_ms,
         )

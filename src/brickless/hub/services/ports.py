@@ -46,6 +46,9 @@ class Accounts(Protocol):
     async def everyone(self, limit: int) -> list[Account]:
         """All accounts, oldest first."""
 
+    async def shown(self, caller: str, prefix: str, *, offset: int, limit: int, exact: bool = False) -> list[Account]:
+        """Accounts with a public device, and the caller's own, by nick: those that begin so, or the `exact` one."""
+
     async def update(self, account: Account) -> None:
         """Write back every field but id and prn."""
 
@@ -75,6 +78,9 @@ class Devices(Protocol):
 
     async def set_meta(self, record_id: str, *, user: str | None, device: str | None, modified_ms: int) -> None:
         """Replace one or both metadata texts."""
+
+    async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Device]:
+        """Devices modified strictly after or before a moment: those next to it, ascending."""
 
     async def ids_of(self, owner: str) -> list[str]:
         """Ids of all devices of an account."""
@@ -162,6 +168,12 @@ class Trails(Protocol):
         self, trail_id: str, rev: int, *, state: bytes, sha: str, used: str, objects: Iterable[str], modified_ms: int
     ) -> None:
         """Replace the state of a step."""
+
+    async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Trail]:
+        """Trails touched strictly after or before a moment: those next to it, ascending."""
+
+    async def changed_steps(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Step]:
+        """Steps modified strictly after or before a moment: those next to it, ascending."""
 
     async def names(self, trail_id: str, sha: str) -> bool:
         """Whether any step of the trail names the object."""

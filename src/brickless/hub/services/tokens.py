@@ -75,6 +75,8 @@ class ApiTokens:
             expires_ms=now_ms + _YEAR_MS if expires_ms is None else expires_ms,
         )
         async with parts.db.write() as session:
+            if await session.accounts.by_prn(caller.prn) is None:
+                raise Forbidden("Only accounts have API tokens")
             if not await session.api_tokens.add(token):
                 raise Conflict("token name is already taken")
         return token, _packed(token.id, secret)
