@@ -11,12 +11,12 @@ import pytest
 from brickless.device.pid1 import init, main
 
 ALLOWED_ROOTS = {
-    "brickless", "ctypes", "_ctypes", "_struct", "struct", "errno", "fcntl", "gc", "os", "select", "signal", "_signal", "sys",
+    "brickless", "ctypes", "_ctypes", "_struct", "struct", "errno", "fcntl", "os", "select", "signal", "_signal", "sys",
     "time", "collections", "typing", "enum", "types", "functools", "operator", "keyword", "reprlib", "itertools", "re",
     "contextlib", "warnings", "copyreg", "abc", "_weakrefset", "posixpath", "stat", "genericpath", "codecs", "io",
     "encodings", "_collections_abc", "site", "zipimport", "builtins", "marshal", "posix", "_abc", "_io", "_thread",
     "_warnings", "_weakref", "_codecs", "_frozen_importlib", "_frozen_importlib_external", "_imp", "_stat",
-    "_collections", "_functools", "_operator", "_sre", "_typing", "atexit", "__main__", "__future__",
+    "_collections", "_functools", "_operator", "_sre", "_typing", "atexit", "__main__", "__future__", "gc",
 }  # fmt: skip
 PROBE = """
 import sys
