@@ -28,6 +28,7 @@ PID1_MODULES = {
     "__future__",
     "brickless",
     "errno",
+    "gc",
     "os",
     "select",
     "signal",

@@ -12,6 +12,7 @@ Nothing here wakes up by itself: with both children healthy the process sleeps u
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -107,6 +108,9 @@ class Init:
     def main(self) -> int:
         """Keep the daemons alive until someone wishes the end; then reset."""
         self._catch_signals()
+        # The children share our memory as long as nobody writes to it: the collector's marks would be such writes.
+        gc.collect()
+        gc.freeze()
         poll = select.poll()
         poll.register(self._signals[0], select.POLLIN)
         poll.register(self._pipe[0], select.POLLIN)

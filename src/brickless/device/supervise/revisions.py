@@ -48,7 +48,17 @@ def fingerprint(state: State, name: str) -> str:
     }
     container = state.containers[name]
     value: dict[str, JsonValue] = {"entries": owned, "group": container.group, "goal": str(container.status_goal)}
-    return canonical.sha256_hex(canonical.dumps(value))
+    return _sha256_hex(canonical.dumps(value))
+
+
+def _sha256_hex(data: bytes) -> str:
+    """SHA-256 by the interpreter's own module: `hashlib` would map libcrypto into a process that lives for ever."""
+    for name in ("_sha256", "_sha2"):
+        try:
+            return str(__import__(name).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    return canonical.sha256_hex(data)
 
 
 def verify_apart(storage: Storage, rev: str) -> tuple[list[str], list[str]]:

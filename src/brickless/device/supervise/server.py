@@ -40,6 +40,13 @@ class Server:
         self._listener.listen(CLIENTS_MAX)
         poll.register(self._listener, select.POLLIN)
 
+    def close(self) -> None:
+        """Stop listening and drop everyone."""
+        for fd in list(self._clients):
+            self._drop(fd)
+        self._poll.unregister(self._listener)
+        self._listener.close()
+
     def serve(self, fd: int) -> None:
         """Serve a descriptor that is ready; one that is not ours is passed over."""
         if fd == self._listener.fileno():

@@ -16,7 +16,7 @@ ALLOWED_ROOTS = {
     "contextlib", "warnings", "copyreg", "abc", "_weakrefset", "posixpath", "stat", "genericpath", "codecs", "io",
     "encodings", "_collections_abc", "site", "zipimport", "builtins", "marshal", "posix", "_abc", "_io", "_thread",
     "_warnings", "_weakref", "_codecs", "_frozen_importlib", "_frozen_importlib_external", "_imp", "_stat",
-    "_collections", "_functools", "_operator", "_sre", "_typing", "atexit", "__main__", "__future__",
+    "_collections", "_functools", "_operator", "_sre", "_typing", "atexit", "__main__", "__future__", "gc",
 }  # fmt: skip
 PROBE = """
 import sys
