@@ -33,7 +33,7 @@ def write(chunks: Iterable[bytes], out: Path, how: Compression) -> None:
             with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=9) as packed:
                 packed.writelines(chunks)
         elif how is Compression.ZSTD:
-            with zstandard.ZstdCompressor(level=19).stream_writer(stream, closefd=False) as writer:
+            with zstandard.ZstdCompressor(level=12).stream_writer(stream, closefd=False) as writer:
                 for chunk in chunks:
                     writer.write(chunk)
     if how is Compression.XZ:
