@@ -20,7 +20,7 @@ from brickless.twin.console import Console, Found
 from brickless.twin.errors import MachineEndedError, TwinError
 from brickless.twin.monitor import Monitor
 
-# The address under which a guest finds what the host forwards to it (SEAMS of the emulated device).
+# The address under which a guest finds what the host forwards to it.
 SERVICE_ADDRESS = "10.0.2.100"
 NETWORK_DEVICE = "net0"
 END_TIMEOUT_S = 20.0
