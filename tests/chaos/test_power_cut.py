@@ -128,15 +128,24 @@ def run_lane(
         raise
 
 
+def report(done: list[Cut], took_s: float) -> None:
+    """The moments and what became of them, also when all is well."""
+    print(f"\nseed {SEED}")
+    for cut in sorted(done):
+        print(f"cut {cut.number:3} {cut.kind:6} after {cut.after_s:5.2f} s: {cut.status:7} {cut.page}  {cut.message}")
+    print(f"{len(done)} power cuts in {took_s:.0f} s")
+
+
 @pytest.mark.needs("qemu")
 @pytest.mark.timeout(1200)
-def test_power_cut_at_random_moments_leaves_the_old_or_the_new_revision(tmp_path: Path) -> None:
+def test_power_cut_at_random_moments_leaves_the_old_or_the_new_revision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chance = random.Random(SEED)
     plan = []
     for number in range(1, CUTS + 1):
         kind = "reboot" if number % 3 == 0 else "app"
         plan.append((number, kind, round(chance.uniform(0.0, UPDATE_S[kind]), 2)))
-    print(f"seed {SEED}")
     done: list[Cut] = []
     faults: list[BaseException] = []
     with Lab(tmp_path / "lab", PageArtefacts(ROOT / ".cache", config=CONFIG), Talk()) as lab:
@@ -151,10 +160,7 @@ def test_power_cut_at_random_moments_leaves_the_old_or_the_new_revision(tmp_path
             thread.start()
         for thread in lanes:
             thread.join()
-        for cut in sorted(done):
-            print(
-                f"cut {cut.number:3} {cut.kind:6} after {cut.after_s:5.2f} s: {cut.status:7} {cut.page}  {cut.message}"
-            )
-        print(f"{len(done)} power cuts in {time.monotonic() - started_s:.0f} s")
+        with capsys.disabled():
+            report(done, time.monotonic() - started_s)
     assert not faults, faults
     assert len(done) == CUTS
