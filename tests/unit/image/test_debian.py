@@ -14,8 +14,8 @@ from brickless.image import debian
 from brickless.linux import process
 
 DEB822 = """Types: deb
-# http://snapshot.debian.org/archive/debian/20250520T000000Z
-URIs: http://deb.debian.org/debian
+# http://archive.example/archive/debian/20250520T000000Z
+URIs: http://mirror.example/debian
 Suites: bookworm bookworm-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
@@ -27,13 +27,13 @@ Components: main
 Signed-By: /usr/share/keyrings/other.gpg
 
 Types: deb-src
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: bookworm
 Components: main
 
 Enabled: no
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: sid
 Components: main
 """
@@ -52,7 +52,7 @@ def test_only_debians_own_sources_take_part(tmp_path: Path) -> None:
     (folder / "x.list.bak").write_text(ONE_LINE)
     key = "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg"
     assert debian.debian_sources(tmp_path) == [
-        f"Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm bookworm-updates\nComponents: main\n{key}",
+        f"Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n{key}",
         f"Types: deb\nURIs: http://mirror.example.org/debian\nSuites: bookworm\nComponents: main contrib\n{key}",
     ]
 
