@@ -13,6 +13,7 @@ from brickless.main.artefacts import Artefacts, Variant
 from brickless.main.lab import PASSWORD, USER, Lab
 from brickless.main.story import Story
 from brickless.main.talk import Talk
+from brickless.store.lock import lock
 from brickless.testkit.registry import Registry
 
 DEVICES = ("one", "two")
@@ -42,7 +43,9 @@ def run(state: Path, cache: Path, talk: Talk, *, stay: bool) -> None:
     artefacts = Artefacts(cache)
     talk.step("what the devices boot (made once, kept in " + str(cache) + ")")
     prepare(artefacts, talk)
-    with Lab(state, artefacts, talk) as lab, Registry() as registry:
+    state.parent.mkdir(parents=True, exist_ok=True)
+    # The lab empties its state first: a second `up` would pull the disks from under the first one's devices.
+    with lock(f"{state}.lock", timeout_s=0), Lab(state, artefacts, talk) as lab, Registry() as registry:
         talk.step(f"the hub runs: {lab.hub.url} (user {USER}, password {PASSWORD})")
         devices = [lab.add(name) for name in DEVICES]
         for device in devices:
