@@ -52,6 +52,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "postgresql": lambda: bool(glob.glob("/usr/lib/postgresql/*/bin/postgres")),
     "nginx": lambda: shutil.which("nginx", path="/usr/sbin:/usr/bin") is not None,
     "ipv6": _has_ipv6,
+    "chromium": lambda: os.access("/usr/bin/chromium", os.X_OK),
     "shared": (SHARED / "fixtures" / "states").is_dir,
 }
 
