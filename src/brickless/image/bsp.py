@@ -10,11 +10,13 @@ from typing import NamedTuple
 from brickless.core import canonical
 from brickless.core.errors import BricklessError
 from brickless.image import cache, debian, modules
+from brickless.image.arch import AMD64, Arch
 from brickless.image.compress import Compression
 from brickless.image.initramfs import unpacked
 from brickless.linux import process
 
 KERNEL = "linux-image-cloud-amd64"
+FDT = "board.dtb"
 KERNEL_IMAGE = re.compile(r"linux-image-[0-9][a-z0-9.+-]*")
 
 
@@ -31,19 +33,23 @@ class Bsp(NamedTuple):
     kernel: Path
     initrd: Path
     addons: tuple[tuple[str, Path], ...] = ()
+    fdt: Path | None = None
 
     def files(self) -> dict[str, Path]:
         """Path in the state -> file."""
+        tree = {} if self.fdt is None else {f"bsp/{FDT}": self.fdt}
         return {
             "bsp/kernel.img": self.kernel,
             "bsp/pantavisor": self.initrd,
             **{f"bsp/{name}": path for name, path in self.addons},
+            **tree,
         }
 
     def run_json(self) -> canonical.JsonValue:
         """`bsp/run.json` (device.md 1.10)."""
         names: list[canonical.JsonValue] = [name for name, _ in self.addons]
-        return {"addons": names, "initrd": "pantavisor", "linux": "kernel.img"}
+        tree: dict[str, canonical.JsonValue] = {} if self.fdt is None else {"fdt": FDT}
+        return {"addons": names, "initrd": "pantavisor", "linux": "kernel.img", **tree}
 
     def jsons(self) -> Mapping[str, canonical.JsonValue]:
         """Path in the state -> inline JSON."""
@@ -63,12 +69,12 @@ class Bsp(NamedTuple):
             target.write_bytes(canonical.dumps(value))
 
 
-def kernel(folder: Path, package: str = KERNEL) -> Kernel:
+def kernel(folder: Path, package: str = KERNEL, arch: Arch = AMD64) -> Kernel:
     """Debian's kernel, fetched and unpacked below the cache `folder`; `package` may be the one without a version."""
-    (named,) = debian.fetch([package], folder / "debian", closure=False)
+    (named,) = debian.fetch([package], folder / "debian", arch=arch.debian, closure=False)
     dependency = KERNEL_IMAGE.search(_depends(named))
     if dependency is not None:
-        (named,) = debian.fetch([dependency.group()], folder / "debian", closure=False)
+        (named,) = debian.fetch([dependency.group()], folder / "debian", arch=arch.debian, closure=False)
     tree = unpacked([named], folder / "trees")
     images = sorted((tree / "boot").glob("vmlinuz-*"))
     releases = sorted((tree / "lib/modules").iterdir())
@@ -84,7 +90,7 @@ def _depends(deb: Path) -> str:
 
 def modules_archive(folder: Path, of: Kernel, names: Sequence[str] = modules.EMULATED) -> Path:
     """The archive of kernel modules, made once for each kernel and list."""
-    name = f"modules-{cache.key(of.modules.release, str(of.modules.root), list(names), 1)}.cpio.zst"
+    name = f"modules-{cache.key(of.modules.release, str(of.modules.root), list(names), 2)}.cpio.zst"
     return cache.artefact(
         folder / "artefacts",
         name,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from brickless.core import canonical
 from brickless.image import cache, debian
+from brickless.image.arch import AMD64, Arch
 from brickless.image.bsp import Bsp
 from brickless.image.initramfs import unpacked
 from brickless.linux import process
@@ -91,12 +92,14 @@ lxc.mount.entry = /etc/resolv.conf etc/resolv.conf none bind,rw,create=file 0 0
 """
 
 
-def network_container(folder: Path) -> tuple[dict[str, Path | bytes], dict[str, canonical.JsonValue]]:
+def network_container(
+    folder: Path, arch: Arch = AMD64
+) -> tuple[dict[str, Path | bytes], dict[str, canonical.JsonValue]]:
     """Objects (path in the state -> content) and inline JSON of the container `network`, made once below `folder`.
 
     It is busybox's DHCP client in the device's own network namespace.
     """
-    debs = debian.fetch([BUSYBOX], folder / "debian", closure=False)
+    debs = debian.fetch([BUSYBOX], folder / "debian", arch=arch.debian, closure=False)
     busybox = unpacked(debs, folder / "trees") / "bin/busybox"
     name = f"network-{cache.key([deb.name for deb in debs], _LEASE_SCRIPT, _APPLETS, 1)}.squashfs"
     squashfs = cache.artefact(folder / "artefacts", name, lambda out: _squashfs(busybox, out))
@@ -160,12 +163,13 @@ def revision(
     *,
     groups: list[canonical.JsonValue] | None = None,
     extra: Mapping[str, canonical.JsonValue] | None = None,
+    arch: Arch = AMD64,
 ) -> bytes:
     """Add all files of the factory revision to `objects` and return its state, canonical.
 
     `groups` are the stock ones when None; `extra` is more inline JSON, path in the state -> value.
     """
-    network_objects, network_jsons = network_container(folder)
+    network_objects, network_jsons = network_container(folder, arch)
     state: dict[str, canonical.JsonValue] = {"#spec": SPEC, "device.json": {"groups": groups or stock_groups()}}
     state.update(bsp.jsons())
     state.update(network_jsons)

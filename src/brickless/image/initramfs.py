@@ -18,6 +18,7 @@ from typing import NamedTuple
 import brickless
 from brickless.core.errors import BricklessError
 from brickless.image import bytecode, closure, debian, libraries
+from brickless.image.arch import AMD64, Arch
 from brickless.image.compress import Compression, write
 from brickless.image.cpio import Archive
 
@@ -26,8 +27,6 @@ PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "lxc", "liblxc-common"
 # lxc-start is each container's monitor; lxc-attach is for people. Each carries liblxc in itself, as Debian links them.
 LXC_PROGRAMS = ("lxc-start", "lxc-attach")
 STDLIB = f"usr/lib/python{PYTHON}"
-LOADER = "/lib64/ld-linux-x86-64.so.2"
-LIBRARIES = "usr/lib/x86_64-linux-gnu"
 # Merged /usr, as on every current distribution: one place for each file.
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FOLDERS = (
@@ -41,7 +40,6 @@ FOLDERS = (
     "run/lxc",
     "storage",
     "sys",
-    "usr/lib/x86_64-linux-gnu/lxc/rootfs",
     "usr/sbin",
     "var/lib/lxc",
     "volumes",
@@ -68,9 +66,9 @@ class Addition(NamedTuple):
     mode: int = 0o644
 
 
-def unpack(cache: Path) -> Path:
+def unpack(cache: Path, arch: Arch = AMD64) -> Path:
     """The packages of the runtime, fetched and unpacked below `cache`; a folder that names their exact versions."""
-    debs = debian.fetch(PACKAGES, cache / "debian")
+    debs = debian.fetch(PACKAGES, cache / "debian", arch=arch.debian)
     return unpacked(debs, cache / "trees")
 
 
@@ -93,6 +91,7 @@ def build(
     files: Mapping[str, Addition] | None = None,
     compression: Compression = Compression.ZSTD,
     package: Path | None = None,
+    arch: Arch = AMD64,
 ) -> None:
     """Write the archive to `out`.
 
@@ -100,25 +99,29 @@ def build(
     the folder of `brickless` whose device stack is packed (our own when None). Raises `BricklessError` when something
     that is needed is not in the packages, `process.ProcessError` when a tool fails.
     """
-    root = unpack(cache)
+    root = unpack(cache, arch)
+    # Bytecode is the same on every processor: the interpreter of this one compiles for all.
+    ours = root if arch == AMD64 else unpack(cache)
     archive = Archive()
-    _skeleton(archive, config or {})
+    _skeleton(archive, config or {}, arch)
     with tempfile.TemporaryDirectory(prefix="brickless-initramfs-") as scratch:
-        programs = _python(archive, root, package or Path(brickless.__file__).parent, Path(scratch))
+        programs = _python(archive, root, ours, package or Path(brickless.__file__).parent, Path(scratch))
         programs += _lxc(archive, root)
-        _libraries(archive, root, programs)
-        _check(archive, root, Path(scratch))
+        _libraries(archive, root, programs, arch)
+        if arch == AMD64:  # compiled modules of another processor do not load here: its machines load them
+            _check(archive, root, Path(scratch))
         for path, addition in sorted((files or {}).items()):
             archive.file(path, addition.content, addition.mode)
         out.parent.mkdir(parents=True, exist_ok=True)
         write(archive.chunks(), out, compression)
 
 
-def _skeleton(archive: Archive, config: Mapping[str, str]) -> None:
+def _skeleton(archive: Archive, config: Mapping[str, str], arch: Arch) -> None:
     for path, target in LINKS.items():
         archive.symlink(path, target)
     for path in FOLDERS:
         archive.directory(path)
+    archive.directory(f"{arch.libraries}/lxc/rootfs")
     archive.directory("tmp", 0o1777)
     # The kernel opens it for PID 1 before anything is mounted.
     archive.device("dev/console", 5, 1)
@@ -135,9 +138,9 @@ def _skeleton(archive: Archive, config: Mapping[str, str]) -> None:
     archive.file("usr/bin/pantavisor", LAUNCHER.encode(), 0o755)
 
 
-def _python(archive: Archive, root: Path, package: Path, scratch: Path) -> list[Path]:
+def _python(archive: Archive, root: Path, ours: Path, package: Path, scratch: Path) -> list[Path]:
     found = closure.find(root / STDLIB, closure.device_modules(package))
-    compiled = bytecode.compile_all(bytecode.interpreter(root, PYTHON), found.sources, f"/{STDLIB}", scratch)
+    compiled = bytecode.compile_all(bytecode.interpreter(ours, PYTHON), found.sources, f"/{STDLIB}", scratch)
     for source, result in zip(found.sources, compiled, strict=True):
         archive.file(f"{STDLIB}/{source.target}", result)
     # The interpreter finds its library by this folder, even an empty one.
@@ -157,12 +160,12 @@ def _lxc(archive: Archive, root: Path) -> list[Path]:
     return programs
 
 
-def _libraries(archive: Archive, root: Path, programs: Iterable[Path]) -> None:
-    for name, path in sorted(libraries.needed(root, programs).items()):
-        if name == LOADER:
+def _libraries(archive: Archive, root: Path, programs: Iterable[Path], arch: Arch) -> None:
+    for name, path in sorted(libraries.needed(root, programs, arch).items()):
+        if name == arch.loader:
             archive.file(f"usr{name}", path, 0o755)
-        elif name != os.path.basename(LOADER):  # libc names it too; it is there under its own path
-            archive.file(f"{LIBRARIES}/{name}", path, 0o755)
+        elif name != os.path.basename(arch.loader):  # libc names it too; it is there under its own path
+            archive.file(f"{arch.libraries}/{name}", path, 0o755)
 
 
 def _check(archive: Archive, root: Path, scratch: Path) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from brickless.core.errors import BricklessError
 from brickless.image import elf
+from brickless.image.arch import AMD64, Arch
 
-# Where Debian's dynamic loader looks without a cache file, in its order.
-FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib", "usr/lib", "lib64")
 MAX_FILE_BYTES = 64 << 20
 
 
-def needed(root: Path, programs: Iterable[Path]) -> dict[str, Path]:
+def needed(root: Path, programs: Iterable[Path], arch: Arch = AMD64) -> dict[str, Path]:
     """Soname -> file, for everything the programs need, themselves left out; the loader under its absolute path.
 
     Raises `BricklessError` that names who needs a library that is not below `root`.
@@ -31,7 +30,7 @@ def needed(root: Path, programs: Iterable[Path]) -> dict[str, Path]:
             found[wanted.interpreter] = _inside(root, wanted.interpreter.lstrip("/"), program)
         for name in wanted.needed:
             if name not in found:
-                found[name] = _library(root, name, program)
+                found[name] = _library(root, name, program, arch)
                 waiting.append(found[name])
     return found
 
@@ -43,14 +42,14 @@ def _dynamic(path: Path) -> elf.Dynamic:
     return elf.dynamic(data, str(path)) if elf.is_elf(data) else elf.Dynamic("", ())
 
 
-def _library(root: Path, name: str, needed_by: Path) -> Path:
+def _library(root: Path, name: str, needed_by: Path, arch: Arch) -> Path:
     if "/" in name:
         raise BricklessError(f"{needed_by} needs the library {name!r} by a path, which we do not pack")
-    for folder in FOLDERS:
+    for folder in arch.library_folders:
         path = root / folder / name
         if path.is_symlink() or path.exists():
             return _inside(root, f"{folder}/{name}", needed_by)
-    raise BricklessError(f"{needed_by} needs the library {name}, which is in none of {', '.join(FOLDERS)}")
+    raise BricklessError(f"{needed_by} needs the library {name}, which is in none of {', '.join(arch.library_folders)}")
 
 
 def _inside(root: Path, relative: str, needed_by: Path) -> Path:

@@ -6,6 +6,7 @@ it and `depmod` would be one more tool. Format: modules.dep(5).
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ EMULATED = (
 ROOT = "usr/lib/modules"
 LIST = "etc/brickless/modules"
 MAX_MODULE_BYTES = 32 << 20
+XZ_MEMORY_BYTES = 128 << 20
 
 
 class Tree:
@@ -40,9 +42,10 @@ class Tree:
         """Find them. Raises `BricklessError` when there is none."""
         self.root = root
         self.release = root.name
-        self._paths = {_name(path.stem): path for path in sorted((root / "kernel").rglob("*.ko"))}
+        paths = sorted((*(root / "kernel").rglob("*.ko"), *(root / "kernel").rglob("*.ko.xz")))
+        self._paths = {_name(path.name.partition(".")[0]): path for path in paths}
         if not self._paths:
-            raise BricklessError(f"{root} holds no kernel module (*.ko)")
+            raise BricklessError(f"{root} holds no kernel module (*.ko, *.ko.xz)")
         self._builtin = {_name(Path(line).stem) for line in (root / "modules.builtin").read_text().splitlines() if line}
 
     def is_builtin(self, name: str) -> bool:
@@ -51,10 +54,7 @@ class Tree:
 
     def needs(self, name: str) -> list[str]:
         """The modules that `name` needs directly. Raises `BricklessError` when it is unknown."""
-        path = self.path(name)
-        if path.stat().st_size > MAX_MODULE_BYTES:
-            raise BricklessError(f"{path} is larger than any kernel module ({MAX_MODULE_BYTES} bytes)")
-        for field in elf.section(path.read_bytes(), ".modinfo", str(path)).split(b"\0"):
+        for field in elf.section(self.content(name), ".modinfo", str(self.path(name))).split(b"\0"):
             key, _, value = field.partition(b"=")
             if key == b"depends":
                 return [_name(one) for one in value.decode().split(",") if one]
@@ -66,6 +66,21 @@ class Tree:
             return self._paths[_name(name)]
         except KeyError:
             raise BricklessError(f"the kernel {self.release} has no module {name}") from None
+
+    def content(self, name: str) -> bytes:
+        """The module as the kernel loads it; Debian compresses those of newer kernels."""
+        path = self.path(name)
+        with path.open("rb") as stream:
+            data = stream.read(MAX_MODULE_BYTES + 1)
+        if path.suffix == ".xz":
+            data = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES).decompress(data, MAX_MODULE_BYTES + 1)
+        if len(data) > MAX_MODULE_BYTES:
+            raise BricklessError(f"{path} is larger than any kernel module ({MAX_MODULE_BYTES} bytes)")
+        return data
+
+    def place(self, name: str) -> str:
+        """Where it lies on a device, below `lib/modules/RELEASE`."""
+        return self.path(name).relative_to(self.root).as_posix().removesuffix(".xz")
 
     def closure(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Name -> all it needs, in the order of loading (a module's own needs first), for `names` and their needs."""
@@ -96,10 +111,10 @@ def build(
     base = f"{ROOT}/{tree.release}"
     dep = []
     for name in sorted(closure):
-        relative = tree.path(name).relative_to(tree.root).as_posix()
-        archive.file(f"{base}/{relative}", tree.path(name))
+        relative = tree.place(name)
+        archive.file(f"{base}/{relative}", tree.content(name))
         # Farthest last in modules.dep(5): the reverse of the order of loading.
-        needs = [tree.path(one).relative_to(tree.root).as_posix() for one in reversed(closure[name])]
+        needs = [tree.place(one) for one in reversed(closure[name])]
         dep.append(" ".join([f"{relative}:", *needs]))
     archive.file(f"{base}/modules.dep", "".join(f"{line}\n" for line in sorted(dep)).encode())
     archive.file(f"{base}/modules.builtin", tree.root / "modules.builtin")

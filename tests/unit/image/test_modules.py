@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 from pathlib import Path
 
@@ -68,3 +69,21 @@ def test_the_device_reads_what_we_wrote(tmp_path: Path) -> None:
     assert [Path(path).stem for path in load_order(known, "virtio_blk")] == ["virtio", "virtio-ring", "virtio-blk"]
     assert b"virtio_blk\n" in data
     assert b"ext4\n" not in data.replace(b"ext4.ko\n", b"")
+
+
+def test_compressed_modules_are_packed_as_the_kernel_loads_them(tmp_path: Path) -> None:
+    tree = kernel(tmp_path, virtio="")
+    packed = tmp_path / "lib/modules/6.1.0-test/kernel/drivers/i6300esb.ko.xz"
+    packed.write_bytes(lzma.compress(module("virtio")))
+    tree = modules.Tree(tree.root)
+    assert tree.content("i6300esb") == module("virtio")
+    assert tree.place("i6300esb") == "kernel/drivers/i6300esb.ko"
+    assert tree.closure(["i6300esb"])["i6300esb"] == ["virtio"]
+
+
+def test_a_module_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = kernel(tmp_path, virtio="")
+    (tree.root / "kernel/drivers/bomb.ko.xz").write_bytes(lzma.compress(bytes(1 << 20)))
+    monkeypatch.setattr(modules, "MAX_MODULE_BYTES", 1 << 16)
+    with pytest.raises(BricklessError, match="larger than any kernel module"):
+        modules.Tree(tree.root).content("bomb")
