@@ -1,12 +1,14 @@
-"""The C library by ctypes: one thin function a system call, each raising `OSError` that says what was tried.
+"""System calls by hand: one thin function each, raising `OSError` that says what was tried.
 
 Nothing here decides anything; `linux.mount`, `linux.modules` and the others give these calls a meaning. PID 1 loads
 this module, so it may import next to nothing. Constants are those of the kernel's headers (include/uapi/linux).
+
+Two ways lead to syscall(2). The interpreter that we build for devices has it built in, as the module `_brickless`
+(ADR 0070): ctypes and libffi would cost a small device memory and PID 1 time. Every other interpreter goes by ctypes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
@@ -43,29 +45,68 @@ RB_DISABLE_CAD = 0
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_THP_DISABLE = 41
 
 MODULE_INIT_COMPRESSED_FILE = 4
 
-# System calls that the C library does not wrap, by machine (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h).
-_NUMBERS = {
-    "x86_64": {"finit_module": 313, "pivot_root": 155},
-    "aarch64": {"finit_module": 273, "pivot_root": 41},
-    "armv7l": {"finit_module": 379, "pivot_root": 218},
-    "riscv64": {"finit_module": 273, "pivot_root": 41},
+# Numbers of the system calls, by machine (arch/*/entry/syscalls/*.tbl, include/uapi/asm-generic/unistd.h).
+_GENERIC = {
+    "finit_module": 273,
+    "mount": 40,
+    "pivot_root": 41,
+    "prctl": 167,
+    "reboot": 142,
+    "setns": 268,
+    "syncfs": 267,
+    "umount2": 39,
+    "unshare": 97,
 }
+_X86_64 = {
+    "finit_module": 313,
+    "mount": 165,
+    "pivot_root": 155,
+    "prctl": 157,
+    "reboot": 169,
+    "setns": 308,
+    "syncfs": 306,
+    "umount2": 166,
+    "unshare": 272,
+}
+_ARM = {
+    "finit_module": 379,
+    "mount": 21,
+    "pivot_root": 218,
+    "prctl": 172,
+    "reboot": 88,
+    "setns": 375,
+    "syncfs": 373,
+    "umount2": 52,
+    "unshare": 337,
+}
+_NUMBERS = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC, "armv7l": _ARM}
+# reboot(2): both magic numbers.
+_REBOOT_MAGIC = (0xFEE1DEAD, 672274793)
 
-_libc = ctypes.CDLL(None, use_errno=True)
+Argument = int | bytes | None
 
+try:
+    from _brickless import syscall as _syscall  # type: ignore[import-not-found]  # in our own interpreter alone
 
-def _fail(tried: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, f"{os.strerror(number)} ({tried})")
+    _malloc_trim = None
+except ModuleNotFoundError:
+    import ctypes
 
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.syscall.restype = ctypes.c_long
+    _malloc_trim = getattr(_libc, "malloc_trim", None)
 
-def _check(result: int, tried: str) -> int:
-    if result < 0:
-        raise _fail(tried)
-    return result
+    def _syscall(number: int, *arguments: Argument) -> int:
+        """syscall(2): integers as they are, bytes as a pointer to them (terminated), None as NULL."""
+        given = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+        result = int(_libc.syscall(ctypes.c_long(number), *given))
+        if result < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return result
 
 
 def _number(name: str) -> int:
@@ -76,73 +117,74 @@ def _number(name: str) -> int:
     return numbers[name]
 
 
+def _call(tried: str, name: str, *arguments: Argument) -> int:
+    try:
+        return int(_syscall(_number(name), *arguments))
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({tried})") from None
+
+
 def mount(source: str, target: str, fstype: str, flags: int = 0, options: str = "") -> None:
     """mount(2). Empty `fstype` and `options` are given as NULL."""
-    result = _libc.mount(
+    _call(
+        f"mount {source} on {target}, type {fstype or '-'}, flags {flags:#x}, options {options or '-'}",
+        "mount",
         source.encode(),
         os.fsencode(target),
         fstype.encode() if fstype else None,
-        ctypes.c_ulong(flags),
+        flags,
         options.encode() if options else None,
     )
-    _check(result, f"mount {source} on {target}, type {fstype or '-'}, flags {flags:#x}, options {options or '-'}")
 
 
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}, flags {flags:#x}")
+    _call(f"umount {target}, flags {flags:#x}", "umount2", os.fsencode(target), flags)
 
 
 def unshare(flags: int) -> None:
     """unshare(2): leave the namespaces named by the CLONE_ flags."""
-    _check(_libc.unshare(flags), f"unshare, flags {flags:#x}")
+    _call(f"unshare, flags {flags:#x}", "unshare", flags)
 
 
 def setns(fd: int, kind: int = 0) -> None:
     """setns(2): enter the namespace that `fd` refers to."""
-    _check(_libc.setns(fd, kind), f"setns to fd {fd}, kind {kind:#x}")
+    _call(f"setns to fd {fd}, kind {kind:#x}", "setns", fd, kind)
 
 
 def reboot(command: int) -> None:
     """reboot(2) by one of the RB_ commands. Returns only for RB_DISABLE_CAD. In a PID namespace it ends the init."""
-    _check(_libc.reboot(ctypes.c_int(command & 0xFFFFFFFF)), f"reboot, command {command:#x}")
+    _call(f"reboot, command {command:#x}", "reboot", *_REBOOT_MAGIC, command, None)
 
 
 def finit_module(fd: int, parameters: str = "", flags: int = 0) -> None:
     """finit_module(2): load the kernel module open at `fd`; EEXIST when it is loaded already."""
-    result = _libc.syscall(
-        ctypes.c_long(_number("finit_module")), ctypes.c_int(fd), parameters.encode(), ctypes.c_int(flags)
-    )
-    _check(result, f"finit_module of fd {fd}, parameters {parameters or '-'}")
+    tried = f"finit_module of fd {fd}, parameters {parameters or '-'}"
+    _call(tried, "finit_module", fd, parameters.encode(), flags)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
-    result = _libc.syscall(ctypes.c_long(_number("pivot_root")), os.fsencode(new_root), os.fsencode(put_old))
-    _check(result, f"pivot_root to {new_root}, the old root at {put_old}")
+    tried = f"pivot_root to {new_root}, the old root at {put_old}"
+    _call(tried, "pivot_root", os.fsencode(new_root), os.fsencode(put_old))
 
 
 def syncfs(fd: int) -> None:
     """syncfs(2): write out the file system that `fd` lies on; raises when a write of it failed."""
-    _check(_libc.syncfs(fd), f"syncfs of fd {fd}")
+    _call(f"syncfs of fd {fd}", "syncfs", fd)
 
 
 def prctl(option: int, argument: int) -> None:
     """prctl(2) with one integer argument."""
-    zero = ctypes.c_ulong(0)
-    result = _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero)
-    _check(result, f"prctl {option}, {argument}")
+    _call(f"prctl {option}, {argument}", "prctl", option, argument, 0, 0, 0)
 
 
 def set_process_name(name: str) -> None:
     """Give the process the name (at most 15 bytes) that /proc/PID/comm shows."""
-    zero = ctypes.c_ulong(0)
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _check(_libc.prctl(ctypes.c_int(PR_SET_NAME), buffer, zero, zero, zero), f"prctl PR_SET_NAME {name}")
+    _call(f"prctl PR_SET_NAME {name}", "prctl", PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def trim_heap() -> None:
-    """Give freed memory of the C heap back to the kernel, where the C library can (glibc's malloc_trim)."""
-    trim = getattr(_libc, "malloc_trim", None)
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
+    """Give freed memory of the C heap back to the kernel, where the C library keeps it (glibc's malloc_trim)."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
