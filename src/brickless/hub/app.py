@@ -29,6 +29,7 @@ from brickless.hub.http.messages import Request
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.operations import OperationRoutes
+from brickless.hub.http.organisations import OrganisationRoutes
 from brickless.hub.http.people import ChangeRoutes, ProfileRoutes
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
@@ -42,6 +43,7 @@ from brickless.hub.services.limits import Limiter
 from brickless.hub.services.logs import Logs
 from brickless.hub.services.metadata import Metadata
 from brickless.hub.services.objects import Objects
+from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
@@ -87,6 +89,7 @@ class Hub:
         self.events = LocalEvents()
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
+        self.organisations = Organisations(self.parts)
         self.devices = Devices(self.parts)
         self.metadata = Metadata(self.parts)
         self.trails = Trails(self.parts)
@@ -147,13 +150,21 @@ class Hub:
 
         router = Router(routes, by_name)
         metrics = Metrics(self._gauges())
-        application = Application(router, self.auth, self.parts.presence, metrics, public_url=self.settings.public_url)
+        application = Application(
+            router,
+            self.auth,
+            self.organisations,
+            self.parts.presence,
+            metrics,
+            public_url=self.settings.public_url,
+        )
         router.add(auth.service())
         router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
         router.add(trails.service())
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
         router.add(LogRoutes(self.parts, self.logs).service())
+        router.add(OrganisationRoutes(self.organisations, self.auth, base_url).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
         changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)
         tokens = TokenRoutes(ApiTokens(self.parts))

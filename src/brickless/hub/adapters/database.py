@@ -19,10 +19,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from brickless.hub.adapters.migrate import upgrade
 from brickless.hub.adapters.sql_devices import SqlDevices
 from brickless.hub.adapters.sql_objects import SqlLogs, SqlObjects
+from brickless.hub.adapters.sql_organisations import SqlOrganisations
 from brickless.hub.adapters.sql_people import SqlAccounts, SqlJoinTokens
 from brickless.hub.adapters.sql_tokens import SqlApiTokens
 from brickless.hub.adapters.sql_trails import SqlTrails
-from brickless.hub.services.ports import Accounts, ApiTokens, Devices, JoinTokens, Logs, Objects, Session, Trails
+from brickless.hub.services.ports import (
+    Accounts,
+    ApiTokens,
+    Devices,
+    JoinTokens,
+    Logs,
+    Objects,
+    Organisations,
+    Session,
+    Trails,
+)
 
 _READERS = 4
 _BUSY_TIMEOUT_MS = 10_000
@@ -37,6 +48,7 @@ class SqlSession:
         self.devices: Devices = SqlDevices(connection, locking=locking)
         self.join_tokens: JoinTokens = SqlJoinTokens(connection)
         self.api_tokens: ApiTokens = SqlApiTokens(connection)
+        self.organisations: Organisations = SqlOrganisations(connection)
         self.trails: Trails = SqlTrails(connection, locking=locking)
         self.objects: Objects = SqlObjects(connection)
         self.logs: Logs = SqlLogs(connection)

@@ -104,6 +104,29 @@ api_tokens = Table(
     UniqueConstraint("owner", "name"),
 )
 
+members = Table(
+    "members",
+    metadata,
+    Column("org", String(200), nullable=False),
+    Column("account", String(200), nullable=False, index=True),
+    Column("role", String(32), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("org", "account"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("org", String(200), nullable=False, index=True),
+    Column("email", String(320), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("token_hash", String(100), nullable=False, unique=True),
+    Column("inviter", String(200), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
 trails = Table(
     "trails",
     metadata,
@@ -192,8 +215,10 @@ __all__ = [
     "accounts",
     "api_tokens",
     "devices",
+    "invitations",
     "join_tokens",
     "logs",
+    "members",
     "metadata",
     "objects",
     "step_objects",

@@ -21,6 +21,19 @@ def account_claims(account: Account, login: str, scope_list: tuple[str, ...] = (
     }
 
 
+def member_claims(org: Account, member: str, login: str, scope_list: tuple[str, ...]) -> dict[str, object]:
+    """The claims of a member who acts for an organisation. His role is not among them: each call looks it up."""
+    return {
+        "id": login,
+        "nick": org.nick,
+        "prn": org.prn,
+        "type": CallerType.USER.value,
+        "roles": "user",
+        "scopes": " ".join(scope_list),
+        "actor": member,
+    }
+
+
 def device_claims(device: Device, scope_list: tuple[str, ...] = (scopes.ALL,)) -> dict[str, object]:
     """The claims of a device's token; `owner` is empty until somebody claims it."""
     return {
@@ -92,4 +105,5 @@ def from_claims(outer: dict[str, object]) -> Identity:
         scopes=scopes.split(_text(claims, "scopes")),
         expires_s=_seconds(outer, "exp"),
         issued_s=_seconds(outer, "orig_iat"),
+        actor=intern(_text(claims, "actor")),
     )

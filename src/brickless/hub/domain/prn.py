@@ -81,6 +81,12 @@ def api_token(record_id: str) -> str:
     return f"prn:::auth-tokens:/{record_id}"
 
 
+def api_token_id(text: str) -> str | None:
+    """The id in an API token's PRN, None when `text` is anything else."""
+    prefix = api_token("")
+    return text[len(prefix) :] if text.startswith(prefix) and is_id(text[len(prefix) :]) else None
+
+
 def app(slug: str) -> str:
     """PRN of a third-party application."""
     return f"{_APIS}{slug}"

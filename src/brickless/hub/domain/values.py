@@ -19,7 +19,11 @@ class CallerType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, from a verified token. `owner` is the account whose things the caller acts on."""
+    """Who calls, from a verified token. `owner` is the account whose things the caller acts on.
+
+    Whoever acts for an organisation has the organisation's name as `prn` and his own as `actor`; `member_role` is his
+    role there now. Both are empty for everybody else.
+    """
 
     login: str
     nick: str
@@ -30,6 +34,13 @@ class Identity:
     scopes: frozenset[str]
     expires_s: int
     issued_s: int
+    actor: str = ""
+    member_role: str = ""
+
+    @property
+    def person(self) -> str:
+        """PRN of who really calls: the member, when he acts for an organisation."""
+        return self.actor or self.prn
 
     @property
     def is_device(self) -> bool:
@@ -115,6 +126,32 @@ class ApiToken:
     scopes: str
     created_ms: int
     modified_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One account's role in one organisation, with the nicks of both; `org` and `account` are PRNs."""
+
+    org: str
+    org_nick: str
+    account: str
+    account_nick: str
+    role: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An offer of a role to whoever holds its token. Only a hash of the token is stored."""
+
+    id: str
+    org: str
+    email: str
+    role: str
+    token_hash: str
+    inviter: str
+    created_ms: int
     expires_ms: int
 
 

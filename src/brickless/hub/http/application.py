@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
-from brickless.hub.domain import scopes
+from brickless.hub.domain import access, scopes
 from brickless.hub.domain.errors import Refusal, Unauthenticated
 from brickless.hub.domain.prn import device_id
 from brickless.hub.domain.values import Identity
@@ -21,6 +21,7 @@ from brickless.hub.http.messages import ClientGone, Receive, Request, Response, 
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.router import Router, Service, cleaned
 from brickless.hub.services.auth import Auth
+from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.presence import Presence
 
 log = logging.getLogger("brickless.hub")
@@ -60,8 +61,16 @@ class Application:
     """Routing, authentication, scopes, CORS and the wire's fixed headers, around handlers that know none of it."""
 
     def __init__(
-        self, router: Router, auth: Auth, presence: Presence, metrics: Metrics, *, public_url: str | None
+        self,
+        router: Router,
+        auth: Auth,
+        organisations: Organisations,
+        presence: Presence,
+        metrics: Metrics,
+        *,
+        public_url: str | None,
     ) -> None:
+        self._organisations = organisations
         self._metrics = metrics
         self._router = router
         self._bearers = Bearers(auth)
@@ -122,13 +131,23 @@ class Application:
         if route is None:
             return errors.framework(405, "Method not allowed") if known else errors.framework(404, "Resource not found")
         if request.identity is not None:
+            request.identity = await self._permitted(request, request.identity)
             scopes.require(request.identity.scopes, route.scopes)
             self._note_presence(request, request.identity)
         return await route.handler(request)
 
-    def optional_identity(self, request: Request) -> Identity | None:
+    async def _permitted(self, request: Request, identity: Identity) -> Identity:
+        """The caller with his role of now. Raises Forbidden when it does not open this route."""
+        if not identity.actor:
+            return identity
+        current = await self._organisations.current(identity)
+        access.require_route(current, f"{request.method} {request.route}")
+        return current
+
+    async def optional_identity(self, request: Request) -> Identity | None:
         """For public routes that still look at a token: None without one, Unauthenticated for an invalid one."""
-        return self._bearers.identity(request)
+        identity = self._bearers.identity(request)
+        return None if identity is None else await self._permitted(request, identity)
 
     def _note_presence(self, request: Request, identity: Identity) -> None:
         if identity.is_device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from brickless.hub.domain import jsontext, scopes
 from brickless.hub.domain.errors import Forbidden, Malformed
@@ -51,7 +51,7 @@ class DeviceRoutes:
         self,
         devices: Devices,
         metadata: Metadata,
-        optional_identity: Callable[[Request], Identity | None],
+        optional_identity: Callable[[Request], Awaitable[Identity | None]],
         auth_status: Handler,
     ) -> None:
         self._auth_status = auth_status
@@ -89,7 +89,7 @@ class DeviceRoutes:
         """POST /devices/: the C client's first call has no body and no token."""
         require_user_agent(request)
         scheme = (request.header("authorization") or "").partition(" ")[0].lower()
-        caller = self._optional_identity(request) if scheme == "bearer" else None
+        caller = await self._optional_identity(request) if scheme == "bearer" else None
         if caller is not None:
             scopes.require(caller.scopes, scopes.DEVICES_WRITE)
         draft = _draft(await request.json_object())

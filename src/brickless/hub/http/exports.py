@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from brickless.hub.domain.errors import Malformed
 from brickless.hub.domain.values import Identity
@@ -19,7 +19,7 @@ _MAX_PARTS = 100
 class ExportRoutes:
     """Handler of /exports. Nobody needs a token for what is public."""
 
-    def __init__(self, exports: Exports, optional_identity: Callable[[Request], Identity | None]) -> None:
+    def __init__(self, exports: Exports, optional_identity: Callable[[Request], Awaitable[Identity | None]]) -> None:
         self._exports = exports
         self._optional_identity = optional_identity
 
@@ -32,7 +32,7 @@ class ExportRoutes:
 
     async def export(self, request: Request) -> Response:
         """GET /exports/{owner}/{device}/{rev}/{filename}: compressed when the file's name says so."""
-        caller = self._optional_identity(request)
+        caller = await self._optional_identity(request)
         name = request.params["filename"]
         if not _FILE_NAME.match(name):
             raise Malformed("A file name has letters, digits and any of . _ + @ = -")

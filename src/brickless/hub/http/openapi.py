@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from brickless.hub.domain.access import Role
 from brickless.hub.http.router import Route, Service
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _MAP: dict[str, Any] = {"type": "object"}
 _ID: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{24}$"}
 _SHA: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_ROLE: dict[str, Any] = {"type": "string", "enum": [role.value for role in Role]}
 _PAGE: dict[str, Any] = {"type": "integer", "minimum": 0}
 
 
@@ -57,6 +59,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /tokens/": _object(
         ("scopes",), name=_TEXT, type=_TEXT, scopes={"type": "array", "items": _TEXT}, **{"expire-at": _TEXT}
     ),
+    "POST /orgs/": _object(("nick",), nick=_TEXT),
+    "POST /orgs/accept": _object(("token",), token=_TEXT),
+    "PUT /orgs/{org}/members/{member}": _object(("role",), role=_ROLE),
+    "POST /orgs/{org}/invitations": _object(("email", "role"), email=_TEXT, role=_ROLE),
     "POST /logs/": {"oneOf": [_LINE, {"type": "array", "items": _LINE}]},
     "POST /logs/cursor": _object(("next-cursor",), **{"next-cursor": _TEXT}),
 }

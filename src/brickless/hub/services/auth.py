@@ -19,7 +19,7 @@ MAX_PASSWORD_CHARS = 256
 RESERVED_NICKS = frozenset(
     {
         "auth", "objects", "devices", "trails", "plog", "logs", "healthz", "dash", "subscriptions", "metrics", "apps",
-        "profiles", "dash-ui",
+        "profiles", "dash-ui", "orgs", "audit", "events", "webhooks", "fleets",
         "cron", "callbacks", "exports", "tokens", "changes", "local-s3", "swagger", "readyz", "livez", "s3",
     }
 )  # fmt: skip
@@ -61,11 +61,52 @@ class Auth:
         if by_token is not None:
             return by_token, policy.anonymous_token_life_s
         name, arrow, other = username.partition("==>")
+        if arrow and (by_token := await self._tokens.claims(name, password)) is not None:
+            return await self._member_by_token(by_token, other, username), policy.anonymous_token_life_s
         account = await self._account(name, password)
+        if arrow and (member := await self._member(account, other, username, granted)) is not None:
+            return member, policy.token_life_s
         claims = identities.account_claims(account, username, granted)
         if arrow and account.role == "admin":
             claims["call-as"] = await self._call_as(account, other)
         return claims, policy.token_life_s
+
+    async def _member(
+        self, account: Account, org: str, login: str, granted: tuple[str, ...]
+    ) -> dict[str, object] | None:
+        """The claims of an account that acts for an organisation of which it is a member; None when it is none."""
+        async with self._parts.db.read() as session:
+            found = await session.accounts.by_nick(org)
+            if found is None or await session.organisations.role(found.prn, account.prn) is None:
+                return None
+        return identities.member_claims(found, account.prn, login, granted)
+
+    async def _member_by_token(self, by_token: dict[str, object], org: str, login: str) -> dict[str, object]:
+        """A program with a member's API token: it acts for the organisation with no more than the token's scopes."""
+        account = await self._find(str(by_token["prn"]))
+        if account is None or account.type == CallerType.ORG:
+            raise LoginFailed
+        claims = await self._member(account, org, login, tuple(str(by_token["scopes"]).split()))
+        if claims is None:
+            raise LoginFailed
+        return {**claims, "token_id": by_token["token_id"]}
+
+    async def act_for(self, caller: Identity, org: str, token: str) -> str:
+        """A token with which a person acts for an organisation, with the scopes that his own has.
+
+        Raises NotFound when he is no member; an outsider cannot tell an organisation from a name that is free.
+        """
+        account = await self.own_account(caller)
+        claims = await self._member(account, org, f"{account.nick}==>{org}", tuple(sorted(caller.scopes)))
+        if claims is None:
+            raise NotFound("There is no such organisation")
+        # What came from an API token ends with it.
+        claims.update((key, value) for key, value in self.claims(token).items() if key == "token_id")
+        life_s = max(1, min(caller.expires_s - self._parts.now_s(), self._parts.policy.token_life_s))
+        issued_s = caller.issued_s or None
+        return self._parts.signer.bearer(
+            identities.lifetime(claims, now_s=self._parts.now_s(), life_s=life_s, issued_s=issued_s)
+        )
 
     async def _device_claims(self, device_id: str, secret: str, granted: tuple[str, ...]) -> dict[str, object]:
         async with self._parts.db.read() as session:
@@ -101,7 +142,9 @@ class Auth:
         account = await self._find(name)
         if account is None:
             raise LoginFailed
-        return identities.account_claims(account, f"{admin.prn}==>{name}")
+        claims = identities.account_claims(account, f"{admin.prn}==>{name}")
+        # An organisation has no login of its own: an administrator acts as if it were a person.
+        return {**claims, "type": CallerType.USER.value} if account.type == CallerType.ORG else claims
 
     def verify(self, token: str) -> Identity:
         """Who a bearer token belongs to. Raises Unauthenticated, or Forbidden when it names nobody."""

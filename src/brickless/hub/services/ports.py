@@ -16,8 +16,10 @@ from brickless.hub.domain.values import (
     Account,
     ApiToken,
     Device,
+    Invitation,
     JoinToken,
     LogEntry,
+    Membership,
     Step,
     StoredObject,
     Summary,
@@ -125,6 +127,43 @@ class ApiTokens(Protocol):
 
     async def remove(self, record_id: str) -> None:
         """Forget it."""
+
+
+class Organisations(Protocol):
+    """Who belongs to which organisation, and who is asked to. Organisations and members are PRNs of accounts."""
+
+    async def role(self, org: str, member: str) -> str | None:
+        """The role of an account, or of an API token of the organisation's own; None for everybody else."""
+
+    async def set_role(self, org: str, member: str, role: str, now_ms: int) -> None:
+        """Add a member, or change his role."""
+
+    async def remove(self, org: str, member: str) -> bool:
+        """End a membership; False when there was none."""
+
+    async def members(self, org: str) -> list[Membership]:
+        """Members by nick."""
+
+    async def of(self, member: str) -> list[Membership]:
+        """An account's memberships, by the organisations' nicks."""
+
+    async def invite(self, invitation: Invitation) -> None:
+        """Insert."""
+
+    async def invitations(self, org: str) -> list[Invitation]:
+        """Those that nobody accepted, newest first."""
+
+    async def take_invitation(self, token_hash: str) -> Invitation | None:
+        """Remove and return the invitation: it is accepted once."""
+
+    async def revoke(self, org: str, record_id: str) -> bool:
+        """Remove an invitation; False when there is none of this id."""
+
+    async def dissolve(self, org: str) -> None:
+        """Forget members, invitations, tokens and the account itself."""
+
+    async def hand_over(self, device_id: str, old: str, new: str) -> None:
+        """Give a device's steps, logs and the records of its objects to its new owner."""
 
 
 class Trails(Protocol):
@@ -264,6 +303,7 @@ class Session(Protocol):
     devices: Devices
     join_tokens: JoinTokens
     api_tokens: ApiTokens
+    organisations: Organisations
     trails: Trails
     objects: Objects
     logs: Logs

@@ -1,0 +1,170 @@
+"""Every route of a hub, called by every kind of caller on fresh targets: what the permission tables are tried with.
+
+The table is a file of lines `METHOD path status...`, one status a caller; people review it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, post_revision, sha256
+
+READ_DEVICES = "prn:pantahub.com:apis:/base/devices.readonly"
+CALLERS = ("nobody", "owner", "other", "device", "sibling", "foreign", "session", "anonymous", "admin")
+#: Tokens are the permission there (test_hub_wire), or the operator's secret is (test_hub_operations).
+ELSEWHERE = ("/local-s3/", "/s3/", "/livez/", "/readyz/", "/healthz/", "/metrics/", "/swagger/")
+
+
+class Target(NamedTuple):
+    """Something of the owner's that a call aims at."""
+
+    id: str
+    sha: str
+    token_id: str
+    api_token_id: str
+    nick: str
+    challenge: str
+    org: str
+    invitation_id: str
+    owner_nick: str = "user1"
+    owner_prn: str = "prn:pantahub.com:auth:/user1"
+    member: str = "user3"
+
+
+class World:
+    """The callers, and fresh targets."""
+
+    _seen: tuple[Target, DeviceCaller] | None = None
+
+    def __init__(self, client: httpx.Client) -> None:
+        nobody = Caller(client)
+        owner = nobody.login("user1", "user1")
+        other = nobody.login("user2", "user2")
+        scope = "devices.readonly objects.readonly trails.readonly"
+        self.owner = owner
+        self.member = nobody.login("user3", "user3")
+        self.callers: dict[str, Caller] = {
+            "nobody": nobody,
+            "owner": owner,
+            "other": other,
+            "sibling": claimed_device(owner).start_trail(),
+            "foreign": claimed_device(other).start_trail(),
+            "session": Caller(client, nobody.post("/auth/sessions").json()["token"]),
+            "anonymous": nobody.login("prn:pantahub.com:auth:/anon", "x", scope=scope),
+            "admin": nobody.login("admin", "admin"),
+        }
+        self.sha = owner.upload(b"in the target's state")
+
+    def seen(self) -> tuple[Target, DeviceCaller]:
+        """One target for all calls that only read."""
+        if self._seen is None:
+            self._seen = self.target()
+        return self._seen
+
+    def target(self) -> tuple[Target, DeviceCaller]:
+        """A fresh target of the owner's, and the device that it is."""
+        device = claimed_device(self.owner).start_trail()
+        post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
+        token_id = self.owner.post("/devices/tokens").json()["id"]
+        api_token = self.owner.post("/tokens/", {"scopes": [READ_DEVICES]}).json()["id"]
+        nick = self.owner.get(f"/devices/{device.id}").json()["nick"]
+        org = f"org-{device.id[-18:]}"
+        self.owner.post("/orgs/", {"nick": org}).raise_for_status()
+        offer = {"email": "somebody@example.com", "role": "viewer"}
+        invitation = self.owner.post(f"/orgs/{org}/invitations", offer).json()
+        self.member.post("/orgs/accept", {"token": invitation["token"]}).raise_for_status()
+        invitation_id = self.owner.post(f"/orgs/{org}/invitations", offer).json()["id"]
+        return Target(device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id), device
+
+
+def body_of(key: str, target: Target) -> Any:
+    """A body that would succeed for whoever may."""
+    content, fresh = sha256(key.encode()), target.id[-20:]
+    return {
+        "POST /auth/login": {"username": "user1", "password": "user1"},
+        "POST /auth/accounts": {"email": f"{fresh}@example.com", "nick": fresh, "password": "password"},
+        "POST /auth/recover": {"email": "nobody@example.com"},
+        "POST /auth/password": {"token": "x", "password": "y"},
+        "PUT /devices/{id}": {"nick": f"put-{fresh}"},
+        "PATCH /devices/{id}": {"nick": f"patch-{fresh}"},
+        "PUT /devices/{id}/user-meta": {"a": 1},
+        "PATCH /devices/{id}/user-meta": {"a": 1},
+        "PUT /devices/{id}/device-meta": {"a": 1},
+        "PATCH /devices/{id}/device-meta": {"a": 1},
+        "POST /trails/": {"#spec": SPEC},
+        "POST /trails/{id}/steps": {"rev": -1, "state": {"#spec": SPEC}},
+        "PUT /trails/{id}/steps/{rev}/state": {"#spec": SPEC},
+        "PUT /trails/{id}/steps/{rev}/progress": {"status": "DONE"},
+        "POST /trails/{id}/steps/{rev}/objects": {"objectname": "x", "size": "1", "sha256sum": content},
+        "POST /objects/": {"objectname": "x", "size": "1", "sha256sum": content},
+        "PUT /objects/{sha}": {"objectname": "x", "owner": target.owner_prn, "sha256sum": target.sha},
+        "POST /logs/": {"msg": "x"},
+        "POST /tokens/": {"scopes": [READ_DEVICES]},
+        "POST /orgs/": {"nick": f"new-{target.id[-16:]}"},
+        "POST /orgs/accept": {"token": "x"},
+        "POST /orgs/{org}/invitations": {"email": "somebody@example.com", "role": "viewer"},
+        "PUT /orgs/{org}/members/{member}": {"role": "operator"},
+        "POST /logs/cursor": {"next-cursor": "x"},
+        "PUT /trails/{id}/steps/{rev}/meta": {"a": 1},
+    }.get(key)
+
+
+def routes(client: httpx.Client) -> list[str]:
+    """`METHOD path` of everything that the hub says it serves."""
+    paths = client.get("/swagger/doc.json").json()["paths"]
+    return [
+        f"{method.upper()} {path}"
+        for path, methods in paths.items()
+        for method in methods
+        if not path.startswith(ELSEWHERE)
+    ]
+
+
+def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
+    """What the caller of this name gets for the route; on a fresh target when the call may change it."""
+    target, device = world.seen() if key.startswith("GET ") or not changes else world.target()
+    caller = device if name == "device" else world.callers[name]
+    method, _, path = key.partition(" ")
+    record = target.id
+    if "/invitations/" in path:
+        record = target.invitation_id
+    elif "/tokens/" in path:
+        record = target.token_id if path.startswith("/devices/") else target.api_token_id
+    for field, value in (
+        ("{id}", record),
+        ("{rev}", "1"),
+        ("{sha}", target.sha),
+        ("{user}", target.owner_nick),
+        ("{owner}", target.owner_nick),
+        ("{filename}", "a.tar"),
+        ("{org}", target.org),
+        ("{member}", target.member),
+        ("{device}", target.nick),
+    ):
+        path = path.replace(field, value)
+    if key == "GET /trails/{id}/steps/{rev}/.pvrremote":
+        path = f"/trails/{target.id}/steps/1/.pvrremote"
+    return caller.call(method, path, body_of(key, target)).status_code
+
+
+def table(path: Path) -> dict[str, dict[str, int]]:
+    """The reviewed table: by `METHOD path` and caller, the status. Raises ValueError when its columns are others."""
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    names = lines[0].split()[2:]
+    if tuple(names) != CALLERS:
+        raise ValueError(f"{path}: the columns are {names}, not {CALLERS}")
+    cells = (line.split() for line in lines[1:])
+    return {f"{method} {path}": dict(zip(names, map(int, statuses), strict=True)) for method, path, *statuses in cells}
+
+
+def describe(ask: Callable[[str, str], int], keys: list[str]) -> str:
+    """The table as text, for when a route is added: `python -c` with this function and `status`, then review."""
+    lines = [f"{'METHOD':6} {'PATH':46} " + " ".join(f"{name:9}" for name in CALLERS)]
+    for key in keys:
+        method, _, path = key.partition(" ")
+        lines.append(f"{method:6} {path:46} " + " ".join(f"{ask(key, name):<9}" for name in CALLERS))
+    return "\n".join(line.rstrip() for line in lines) + "\n"
