@@ -8,6 +8,7 @@
   ours, additive, ignored by other clients:
     <dir>/.pvr/lock         flock'ed by whoever changes anything of the above
     <dir>/.pvr/stat-cache   see store.worktree
+    <dir>/.pvr/snapshot     see store.snapshot
     <dir>/.pvr/history/     see store.history
 
 Order of every change: objects, then `json`, then `config`. A crash between two of them leaves unused objects, never a
@@ -24,12 +25,12 @@ from typing import NamedTuple
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import BricklessError, HostileInputError, JsonError, UserError
-from brickless.store import atomic, history, worktree
+from brickless.store import atomic, history, snapshot_write, worktree
 from brickless.store.entries import SPEC, SPEC_KEY, check_entries, is_file, is_inline, objects_of
 from brickless.store.jsontext import escaped_text
 from brickless.store.lock import lock
 from brickless.store.objects import ObjectStore, read_chunks
-from brickless.store.worktree import Found, StatCache
+from brickless.store.worktree import Folder, Found, StatCache
 
 MAX_STATE_BYTES = 64 << 20
 MAX_INLINE_BYTES = 16 << 20
@@ -245,11 +246,10 @@ class Repository:
 
     def working(self) -> Working:
         """The working tree as a state: what is committed or marked, as it is on disk now (pvr.md 2.4, 2.5)."""
-        return self._look(self.pristine())
+        return self._look(self.pristine(), worktree.scan(self.dir))
 
-    def _look(self, pristine: dict[str, JsonValue]) -> Working:
+    def _look(self, pristine: dict[str, JsonValue], files: dict[str, Found]) -> Working:
         cache = self.stat_cache()
-        files = worktree.scan(self.dir)
         working = self._working(pristine, self.marks(), files, cache)
         cache.save(files)
         return working
@@ -287,10 +287,17 @@ class Repository:
                 hint="Mend the file, or add it as it is with `pvr add --raw`.",
             ) from error
 
-    def status(self) -> Status:
-        """What a commit would do."""
+    def status(self, *, told: Callable[[Status], tuple[str, str]] | None = None) -> Status:
+        """What a commit would do. What `told` makes of it, as text and as JSON, is kept for `snapshot.answer`."""
+        before = snapshot_write.Before.now(self.dir)
         pristine = self.pristine()
-        return compare(pristine, self._look(pristine))
+        folders: list[Folder] = []
+        files = worktree.scan(self.dir, seen=folders)
+        status = compare(pristine, self._look(pristine, files))
+        if told is not None:
+            text, document = told(status)
+            snapshot_write.keep(self.dir, before, folders, files, text=text, document=document)
+        return status
 
     # Changes
 

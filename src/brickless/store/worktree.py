@@ -32,22 +32,35 @@ class Found(NamedTuple):
     symlink: bool
 
 
-def scan(root: str, *, skip: str = ".pvr") -> dict[str, Found]:
+class Folder(NamedTuple):
+    """A folder of the working tree: its path, empty or ending in `/`; its look before it was read; how many names."""
+
+    path: str
+    stat: os.stat_result
+    names: int
+
+
+def scan(root: str, *, skip: str = ".pvr", seen: list[Folder] | None = None) -> dict[str, Found]:
     """Every file below `root` by its path, sorted; `skip` is a folder at the top that is not entered.
 
+    `seen` is given every folder that was read.
     Symlinks to files count as the file they lead to (pvr.md 2.5); links to folders, dangling ones and leftovers of
     interrupted writes are left out. Sockets, devices and pipes are listed: who tracks one gets an error.
     """
-    found = dict(_entries(root, "", skip))
+    found = dict(_entries(root, skip, seen if seen is not None else []))
     return dict(sorted(found.items()))
 
 
-def _entries(root: str, prefix: str, skip: str) -> Iterator[tuple[str, Found]]:
-    folders: list[str] = [prefix]
+def _entries(root: str, skip: str, seen: list[Folder]) -> Iterator[tuple[str, Found]]:
+    folders: list[str] = [""]
     while folders:
         prefix = folders.pop()
-        with os.scandir(os.path.join(root, prefix)) as entries:
+        place = os.path.join(root, prefix)
+        look = os.lstat(place[:-1] if prefix else root)
+        names = 0
+        with os.scandir(place) as entries:
             for entry in entries:
+                names += 1
                 name = entry.name
                 path = prefix + name
                 if entry.is_dir(follow_symlinks=False):
@@ -63,6 +76,7 @@ def _entries(root: str, prefix: str, skip: str) -> Iterator[tuple[str, Found]]:
                     continue  # a dangling link, or a file that went away while we looked
                 if not stat.S_ISDIR(info.st_mode):
                     yield path, Found(info, symlink)
+        seen.append(Folder(prefix, look, names))
 
 
 def read_file(root: str, path: str, *, max_bytes: int) -> bytes:
@@ -153,8 +167,7 @@ class StatCache:
 
     def put(self, path: str, info: os.stat_result, sha: str, hashed_at_ns: int) -> None:
         """Remember a hash that was begun at `hashed_at_ns`, unless the file is so young that it may change unseen."""
-        whole_seconds = info.st_ctime_ns % 1_000_000_000 == 0
-        if info.st_ctime_ns > hashed_at_ns - (_RACY_NS if whole_seconds else _FINE_RACY_NS):
+        if not settled(info.st_ctime_ns, hashed_at_ns):
             return
         self._entries[path] = [info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, sha]
         self._changed = True
@@ -176,6 +189,11 @@ class StatCache:
             if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}:
                 raise
         self._changed = False
+
+
+def settled(ctime_ns: int, looked_at_ns: int) -> bool:
+    """Whether any change after a look would show: the last one is older than a tick of the file system's clock."""
+    return ctime_ns <= looked_at_ns - (_FINE_RACY_NS if ctime_ns % 1_000_000_000 else _RACY_NS)
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from brickless.core.canonical import JsonInput, dumps
 from brickless.pvr import cli
 from brickless.pvr.env import Env
+from brickless.store.repo import Status
 
 
 @cli.command("status", example="pvr status")
 def command(env: Env) -> None:
-    """List the files that a commit would add (A), remove (D) or change (C), and the untracked ones (?)."""
-    status = env.repository().status()
+    """List the files that a commit would add (A), remove (D) or change (C), and the untracked ones (?).
+
+    Asked again about a tree that is the same, the answer comes from `.pvr/snapshot`, without starting all of pvr.
+    """
+    text, document = told(env.repository().status(told=told))
+    print(document if env.json else text, end="")
+
+
+def told(status: Status) -> tuple[str, str]:
+    """The status as lines, and as one JSON document."""
     groups = (("A", status.added), ("D", status.removed), ("C", status.changed), ("?", status.untracked))
-    env.result(
-        {
-            "added": status.added,
-            "removed": status.removed,
-            "changed": status.changed,
-            "untracked": status.untracked,
-            "clean": status.clean,
-        },
-        (f"{mark} {path}" for mark, paths in groups for path in paths),
-    )
+    document: JsonInput = {
+        "added": status.added,
+        "removed": status.removed,
+        "changed": status.changed,
+        "untracked": status.untracked,
+        "clean": status.clean,
+    }
+    return "".join(f"{mark} {path}\n" for mark, paths in groups for path in paths), f"{dumps(document).decode()}\n"
