@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 B ?= footprint
 T ?=
 
-.PHONY: help setup up demo test test-unit test-contract test-flow test-ns test-vm test-chaos check bench lock clean
+.PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-chaos check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,10 @@ up: setup ## a hub and two emulated devices on this machine; deploys a real app 
 demo: setup ## what `up` does, from start to end, and exits with a status
 	$(BIN)/brickless demo
 
-test: setup check ## every tier that CI runs
+go-tools: ## the Go programs that tests use (an S3 server, Helm), built once into .cache/bin
+	tools/go-tools
+
+test: setup go-tools check ## every tier that CI runs
 	tools/test all
 
 test-unit: setup ## no root, no network, under a minute (T=path for one)

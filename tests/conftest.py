@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from brickless.testkit import s3
+
 TESTS = Path(__file__).parent
 TIERS = ("unit", "contract", "flow", "ns", "vm", "chaos")
 SHARED = TESTS.parent.parent / "shared"
@@ -51,6 +53,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,
     "postgresql": lambda: bool(glob.glob("/usr/lib/postgresql/*/bin/postgres")),
     "nginx": lambda: shutil.which("nginx", path="/usr/sbin:/usr/bin") is not None,
+    "s3": lambda: s3.program() is not None,
     "ipv6": _has_ipv6,
     "chromium": lambda: os.access("/usr/bin/chromium", os.X_OK),
     "shared": (SHARED / "fixtures" / "states").is_dir,

@@ -7,6 +7,7 @@ import email.policy
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,9 +19,13 @@ UNKNOWN = "0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, hub_database: list[str]) -> Iterator[HubProcess]:
+def hub(tmp_path_factory: pytest.TempPathFactory, hub_storage: Any) -> Iterator[HubProcess]:
     data_dir = str(tmp_path_factory.mktemp("hub") / "data")
-    with running_hub(data_dir, arguments=[*hub_database, "--verify-email", "--no-rate-limits"]) as running:
+    with running_hub(
+        data_dir,
+        arguments=[*hub_storage.arguments, "--verify-email", "--no-rate-limits"],
+        environment=hub_storage.environment,
+    ) as running:
         yield running
 
 

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jwt
@@ -19,9 +20,13 @@ from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_dev
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, hub_database: list[str]) -> Iterator[HubProcess]:
+def hub(tmp_path_factory: pytest.TempPathFactory, hub_storage: Any) -> Iterator[HubProcess]:
     data_dir = str(tmp_path_factory.mktemp("hub") / "data")
-    with running_hub(data_dir, arguments=[*hub_database, "--no-rate-limits", "--log-level", "debug"]) as running:
+    with running_hub(
+        data_dir,
+        arguments=[*hub_storage.arguments, "--no-rate-limits", "--log-level", "debug"],
+        environment=hub_storage.environment,
+    ) as running:
         yield running
 
 

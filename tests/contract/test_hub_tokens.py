@@ -17,9 +17,11 @@ READ = [BASE + "devices.readonly"]
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, hub_database: list[str]) -> Iterator[HubProcess]:
+def hub(tmp_path_factory: pytest.TempPathFactory, hub_storage: Any) -> Iterator[HubProcess]:
     data_dir = str(tmp_path_factory.mktemp("hub") / "data")
-    with running_hub(data_dir, arguments=[*hub_database, "--no-rate-limits"]) as running:
+    with running_hub(
+        data_dir, arguments=[*hub_storage.arguments, "--no-rate-limits"], environment=hub_storage.environment
+    ) as running:
         yield running
 
 

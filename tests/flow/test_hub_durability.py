@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from brickless.testkit import s3
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, sha256
 from brickless.testkit.postgres import cluster
@@ -119,21 +120,22 @@ def log_lines(user: Caller, device_id: str) -> list[str]:
     return lines
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
-def database(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Arguments that give the hub its database."""
-    if request.param == "sqlite":
-        yield []
+@pytest.fixture(params=["sqlite-folder", pytest.param("postgresql-s3", marks=pytest.mark.needs("postgresql", "s3"))])
+def storage(request: pytest.FixtureRequest) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Arguments and environment that give the hub its storage."""
+    if request.param == "sqlite-folder":
+        yield [], {}
         return
-    with cluster() as running:
-        yield ["--database-url", running.url("hub")]
+    with cluster() as database, s3.server() as bucket:
+        yield ["--database-url", database.url("hub"), "--objects-url", bucket.url("hub-test")], s3.ENVIRONMENT
 
 
-def test_what_was_acknowledged_survives_being_killed(tmp_path: Path, database: list[str]) -> None:
+def test_what_was_acknowledged_survives_being_killed(tmp_path: Path, storage: tuple[list[str], dict[str, str]]) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     moments = random.Random(seed)
-    with running_hub(str(tmp_path / "data"), arguments=[*database, "--no-rate-limits"]) as hub:
+    arguments = [*storage[0], "--no-rate-limits"]
+    with running_hub(str(tmp_path / "data"), arguments=arguments, environment=storage[1]) as hub:
         with httpx.Client(base_url=hub.url) as client:
             user = Caller(client).login("user1", "user1")
             devices = [claimed_device(user).start_trail() for _ in range(WRITERS)]

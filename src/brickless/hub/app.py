@@ -17,6 +17,7 @@ from brickless.hub.adapters.database import SqlDatabase
 from brickless.hub.adapters.keys import load
 from brickless.hub.adapters.replicas import Replicas
 from brickless.hub.adapters.runtime import OutboxMailer, SystemClock, SystemEntropy
+from brickless.hub.adapters.s3_blobs import S3Blobs, parse_bucket
 from brickless.hub.adapters.server import Tls, serve_application
 from brickless.hub.domain.errors import Precondition
 from brickless.hub.domain.policy import Policy
@@ -66,12 +67,15 @@ DEMO_NICKS = ("admin", "user1", "user2", "user3", "examples")
 class Settings:
     """What an operator decides; everything has a default that works on one machine.
 
-    `database_url` is a SQLAlchemy URL (`postgresql+asyncpg://...`); None is SQLite in `data_dir`. `public_url` is where
+    `database_url` is a SQLAlchemy URL (`postgresql+asyncpg://...`); None is SQLite in `data_dir`. `objects_url` names a
+    bucket (`s3://...`); None is a folder in `data_dir`, as are the keys without `keys_dir`. `public_url` is where
     clients reach the hub; None takes what each client called, which suits one hub behind several addresses.
     """
 
     data_dir: str
     database_url: str | None = None
+    objects_url: str | None = None
+    keys_dir: str | None = None
     public_url: str | None = None
     demo_accounts: bool = False
     mail_sender: str = "hub@localhost"
@@ -85,7 +89,7 @@ class Hub:
         os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
         self.settings = settings
         self.database = SqlDatabase(settings.database_url or _sqlite_url(settings.data_dir))
-        self.blobs = FolderBlobs(os.path.join(settings.data_dir, "objects"))
+        self.blobs = _blobs(settings)
         self.events = LocalEvents()
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
@@ -103,7 +107,7 @@ class Hub:
 
     def _make_parts(self) -> Parts:
         settings, policy, clock = self.settings, self.settings.policy, SystemClock()
-        self.keys = keys = load(os.path.join(settings.data_dir, "keys"))
+        self.keys = keys = load(settings.keys_dir or os.path.join(settings.data_dir, "keys"))
 
         def limiter(per_minute: int, what: str) -> Limiter:
             return Limiter(clock, per_minute, what, enabled=policy.rate_limits)
@@ -251,6 +255,12 @@ class Hub:
 
 def _sqlite_url(data_dir: str) -> str:
     return f"sqlite+aiosqlite:///{os.path.join(os.path.abspath(data_dir), 'hub.sqlite')}"
+
+
+def _blobs(settings: Settings) -> FolderBlobs | S3Blobs:
+    if settings.objects_url is None:
+        return FolderBlobs(os.path.join(settings.data_dir, "objects"))
+    return S3Blobs(parse_bucket(settings.objects_url))
 
 
 @contextlib.asynccontextmanager

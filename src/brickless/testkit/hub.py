@@ -7,7 +7,7 @@ import select
 import ssl
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -85,6 +85,7 @@ class HubProcess:
         tls: Certificate | None = None,
         demo_accounts: bool = True,
         arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.certificate = tls
@@ -92,9 +93,10 @@ class HubProcess:
         self.tls_url = ""
         self.process: Process | None = None
         self._log_file = f"{data_dir.rstrip('/')}.log"
-        self._arguments = list(arguments)
+        self.arguments = list(arguments)
+        self.environment = dict(environment or {})
         if demo_accounts:
-            self._arguments.append("--demo-accounts")
+            self.arguments.append("--demo-accounts")
         self._ports = ("0", "0")
 
     @property
@@ -118,9 +120,9 @@ class HubProcess:
         if self.certificate is not None:
             argv += ["--tls-port", self._ports[1], "--tls-cert", self.certificate.cert_file]
             argv += ["--tls-key", self.certificate.key_file]
-        environment = {"PYTHONPATH": os.path.dirname(os.path.dirname(brickless.__file__))}
+        environment = {"PYTHONPATH": os.path.dirname(os.path.dirname(brickless.__file__)), **self.environment}
         with open(self._log_file, "ab") as log:
-            self.process = spawn([*argv, *self._arguments], purpose="the hub", stdout=PIPE, stderr=log, env=environment)
+            self.process = spawn([*argv, *self.arguments], purpose="the hub", stdout=PIPE, stderr=log, env=environment)
         addresses = self._ready_line(self.process).split()
         self.url, self.tls_url = addresses[0], addresses[1] if len(addresses) > 1 else ""
         self._ports = (str(self.port), str(self.tls_port) if self.tls_url else "0")
@@ -174,11 +176,18 @@ class HubProcess:
 
 @contextmanager
 def running_hub(
-    data_dir: str, *, tls: bool = False, demo_accounts: bool = True, arguments: Sequence[str] = ()
+    data_dir: str,
+    *,
+    tls: bool = False,
+    demo_accounts: bool = True,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[HubProcess]:
     """A hub that runs in the block. `arguments` are those of `python -m brickless.hub`."""
     certificate = Certificate(f"{data_dir.rstrip('/')}-tls") if tls else None
-    hub = HubProcess(data_dir, tls=certificate, demo_accounts=demo_accounts, arguments=arguments).start()
+    hub = HubProcess(
+        data_dir, tls=certificate, demo_accounts=demo_accounts, arguments=arguments, environment=environment
+    ).start()
     try:
         yield hub
     finally:

@@ -30,8 +30,11 @@ def upkeep_lock(data_dir: str) -> str:
     return os.path.join(data_dir, "upkeep.lock")
 
 
-def back_up(data_dir: str, target: str) -> int:
-    """Write a backup; returns how many objects it holds. Raises UserError for a folder without a SQLite database."""
+def back_up(data_dir: str, target: str, *, keys: str) -> int:
+    """Write a backup, with the keys in the folder `keys`; returns how many objects it holds.
+
+    Raises UserError for a folder without a SQLite database.
+    """
     database = os.path.join(data_dir, _DATABASE)
     if not os.path.exists(database):
         raise UserError(
@@ -47,21 +50,21 @@ def back_up(data_dir: str, target: str) -> int:
         with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             with tarfile.open(fileobj=file, mode="w") as tar:
                 tar.add(copy, _DATABASE)
-                count = _add_files(tar, data_dir)
+                count = _add_files(tar, data_dir, keys)
             file.flush()
             os.fsync(file.fileno())
         rename(temporary, target)
     return count
 
 
-def _add_files(tar: tarfile.TarFile, data_dir: str) -> int:
+def _add_files(tar: tarfile.TarFile, data_dir: str, keys: str) -> int:
     count = 0
-    for top in ("keys", "objects"):
-        for folder, folders, names in os.walk(os.path.join(data_dir, top)):
+    for top, source in (("keys", keys), ("objects", os.path.join(data_dir, "objects"))):
+        for folder, folders, names in os.walk(source):
             folders.sort()
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                member = os.path.relpath(path, data_dir)
+                member = os.path.join(top, os.path.relpath(path, source))
                 if _MEMBER.fullmatch(member):
                     tar.add(path, member)
                     count += top == "objects"

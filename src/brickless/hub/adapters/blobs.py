@@ -73,7 +73,7 @@ class FolderBlobs:
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                async for chunk in _gathered(chunks):
+                async for chunk in gathered(chunks):
                     taken += len(chunk)
                     if taken > size_bytes:
                         raise Malformed(f"The upload is larger than the {size_bytes} bytes announced")
@@ -108,12 +108,15 @@ class FolderBlobs:
             found = [prefix + entry.name for entry in entries if entry.stat().st_mtime < before_s]
         return [sha for sha in found if len(sha) == 64]
 
-    async def remove(self, sha: str, *, older_than_s: float) -> int:
+    async def remove(self, sha: str, *, older_than_s: float) -> int | None:
         """See `services.ports.Blobs.remove`."""
         path = self._path(sha)
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return None  # another replica's collection was faster
         if status.st_mtime >= time.time() - older_than_s:
-            return 0
+            return None
         os.unlink(path)
         return status.st_size
 
@@ -143,7 +146,7 @@ class FolderBlobs:
             os.close(fd)
 
 
-async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Larger pieces: one hop to a thread for each megabyte, not for each packet."""
     parts: list[bytes] = []
     size = 0

@@ -13,6 +13,8 @@ from brickless.core.errors import BricklessError
 from brickless.store.atomic import write_file
 from brickless.store.lock import lock
 
+_NAMES = ("token.pem", "seal.key", "pepper.key", "operator.secret")
+
 
 class Keys(NamedTuple):
     """`token` signs bearer tokens; `seal` signs what only the hub reads; `pepper` keys the fast hashes.
@@ -38,7 +40,12 @@ def _read_or_make(path: str, make: bytes) -> bytes:
 
 
 def load(folder: str) -> Keys:
-    """Read the keys of `folder`, making those that are missing. Raises BricklessError for a file that holds no key."""
+    """Read the keys of `folder`, making those that are missing. Raises BricklessError for a file that holds no key.
+
+    A folder that has them all may be read-only, such as a mounted secret that many replicas share.
+    """
+    if all(os.path.exists(os.path.join(folder, name)) for name in _NAMES):
+        return _load(folder)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     # Two replicas that start together for the first time must not make different keys.
     with lock(f"{folder}.lock", timeout_s=60):

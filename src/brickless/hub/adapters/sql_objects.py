@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, insert, not_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, insert, not_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -49,6 +49,19 @@ class SqlObjects:
             found.update((row["sha"], _object(row)) for row in rows.mappings())
         return found
 
+    async def held(self, owner: str, sha: str) -> StoredObject | None:
+        """See `services.ports.Objects.held`. SQLite has one writer at a time anyway."""
+        where = (tables.objects.c.owner == owner, tables.objects.c.sha == sha)
+        rows = await self._connection.execute(select(tables.objects).where(*where).with_for_update())
+        row = rows.mappings().first()
+        return None if row is None else _object(row)
+
+    async def hold_all(self) -> None:
+        """See `services.ports.Objects.hold_all`."""
+        if self._connection.dialect.name == "postgresql":
+            # Conflicts with every writer and with FOR UPDATE and FOR SHARE, and with no reader.
+            await self._connection.execute(text("LOCK TABLE objects IN EXCLUSIVE MODE"))
+
     async def of(self, owner: str) -> list[StoredObject]:
         """See `services.ports.Objects.of`."""
         statement = select(tables.objects).where(tables.objects.c.owner == owner)
@@ -87,19 +100,23 @@ class SqlObjects:
     async def public_sources(self, shas: Iterable[str]) -> dict[str, StoredObject]:
         """See `services.ports.Objects.public_sources`."""
         found: dict[str, StoredObject] = {}
-        joined = tables.objects.join(tables.step_objects, tables.step_objects.c.sha == tables.objects.c.sha).join(
-            tables.devices, tables.devices.c.id == tables.step_objects.c.trail_id
-        )
-        for batch in _batches(shas):
-            statement = select(tables.objects).select_from(joined)
-            statement = statement.where(
-                tables.objects.c.sha.in_(batch),
-                tables.objects.c.has_bytes.is_(True),
+        joined = tables.step_objects.join(tables.devices, tables.devices.c.id == tables.step_objects.c.trail_id)
+        named = (
+            select(tables.step_objects.c.sha)
+            .select_from(joined)
+            .where(
+                tables.step_objects.c.sha == tables.objects.c.sha,
+                tables.devices.c.owner == tables.objects.c.owner,
                 tables.devices.c.public.is_(True),
                 tables.devices.c.garbage.is_(False),
-                tables.devices.c.owner == tables.objects.c.owner,
             )
-            rows = await self._connection.execute(statement.distinct())
+        )
+        for batch in _batches(shas):
+            statement = select(tables.objects).where(
+                tables.objects.c.sha.in_(batch), tables.objects.c.has_bytes.is_(True), named.exists()
+            )
+            # The source stays until the link to it is written.
+            rows = await self._connection.execute(statement.with_for_update(read=True))
             found.update((row["sha"], _object(row)) for row in rows.mappings())
         return found
 

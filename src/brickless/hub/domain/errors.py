@@ -69,6 +69,10 @@ class RateLimited(Refusal):
         self.retry_after_s = retry_after_s
 
 
+class Unavailable(Refusal):
+    """Something that the hub itself needs does not answer: worth another try."""
+
+
 class NotModified(Refusal):
     """The stored record is newer than the request (callbacks)."""
 

@@ -24,6 +24,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.TooLarge: 413,
     errors.Unprocessable: 422,
     errors.RateLimited: 429,
+    errors.Unavailable: 503,
     errors.NotModified: 304,
     errors.Unsupported: 501,
 }
@@ -63,6 +64,9 @@ def refused(error: errors.Refusal, *, auth_base: str, canonical: bool, route: st
         headers = (_scope_header(error.accepted, auth_base),)
     elif isinstance(error, errors.RateLimited):
         headers = (("Retry-After", str(error.retry_after_s)),)
+    elif isinstance(error, errors.Unavailable):
+        log.error("unavailable", extra={"error_id": error_id, "route": route, "detail": error.detail})
+        headers = (("Retry-After", "5"),)
     if status == 304:
         return Response(status=status)
     made = jsontext.canonical_object(body.items()) if canonical else jsontext.struct(body)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from brickless.hub.domain import jsontext, scopes
-from brickless.hub.domain.errors import Refusal
+from brickless.hub.domain.errors import Refusal, Unavailable
 from brickless.hub.domain.jsontext import text_field
 from brickless.hub.domain.objects import parse_range, parse_request
 from brickless.hub.http import encoding
@@ -98,6 +98,12 @@ def _disposition(name: str) -> str:
     return f'attachment; filename="{plain}"{exact}'
 
 
+def _refused(error: Refusal) -> Response:
+    """Errors of signed URLs have no body."""
+    again = (("Retry-After", "5"),) if isinstance(error, Unavailable) else ()
+    return Response(status=STATUS[type(error)], headers=again)
+
+
 class BlobRoutes:
     """Handlers of signed URLs: the token in the path is the permission, no header is looked at."""
 
@@ -122,7 +128,7 @@ class BlobRoutes:
             claims = await self._objects.opened(request.params["token"], "GET")
             size_bytes = await self._objects.stored_size(claims)
         except Refusal as error:
-            return Response(status=STATUS[type(error)])
+            return _refused(error)
         headers = [
             ("Accept-Ranges", "bytes"),
             ("Content-Disposition", _disposition(claims.name)),
@@ -155,5 +161,5 @@ class BlobRoutes:
         except ClientGone:
             raise
         except Refusal as error:
-            return Response(status=STATUS[type(error)])
+            return _refused(error)
         return Response()

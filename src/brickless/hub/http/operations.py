@@ -40,7 +40,7 @@ class OperationRoutes:
 
         return (
             one("/livez/", Route("GET", "", self.live, public=True, summary="The process answers")),
-            one("/readyz/", Route("GET", "", self.ready, public=True, summary="The database answers, too")),
+            one("/readyz/", Route("GET", "", self.ready, public=True, summary="Database and storage answer, too")),
             one("/healthz/", Route("GET", "", self.health, summary="The same, for the operator, with its duration")),
             one("/metrics/", Route("GET", "", self.metrics, summary="Prometheus metrics, for the operator")),
             one("/swagger/", Route("GET", "doc.json", self.document, public=True, summary="This interface as OpenAPI")),
@@ -70,13 +70,17 @@ class OperationRoutes:
         return ok({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
-        """GET /readyz: 503 while the database does not answer."""
-        try:
-            await self._ask_database()
-        except Exception:
-            errors.log.exception("not ready: the database does not answer")
-            return Response(jsontext.struct({"status": "database"}), status=503, headers=(("Retry-After", "5"),))
+        """GET /readyz: 503 while the database or the storage of objects does not answer."""
+        for name, ask in (("database", self._ask_database), ("objects", self._ask_objects)):
+            try:
+                await ask()
+            except Exception:
+                errors.log.exception("not ready: no answer", extra={"of": name})
+                return Response(jsontext.struct({"status": name}), status=503, headers=(("Retry-After", "5"),))
         return ok({"status": "ok"})
+
+    async def _ask_objects(self) -> None:
+        await self._parts.blobs.has("0" * 64)
 
     async def _ask_database(self) -> None:
         async with self._parts.db.read() as session:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from brickless.hub.domain import prn
-from brickless.hub.domain.errors import Conflict, Forbidden, Malformed, NotFound, TooLarge
+from brickless.hub.domain.errors import Conflict, Forbidden, Malformed, NotFound, TooLarge, Unavailable
 from brickless.hub.domain.objects import ObjectRequest, storage_id
 from brickless.hub.domain.state import is_sha, objects_by_path
 from brickless.hub.domain.values import Identity, StoredObject
@@ -203,9 +203,12 @@ class Objects:
         """Take an upload: exactly the announced size and hash, or nothing. It proves that the account has the bytes."""
         await self._parts.blobs.put(claims.sha, claims.size_bytes, chunks)
         async with self._parts.db.write() as session:
-            record = await session.objects.get(claims.owner, claims.sha)
+            record = await session.objects.held(claims.owner, claims.sha)
             if record is None:
                 raise Forbidden("The object of this signed URL is gone")
+            if not await self._parts.blobs.has(claims.sha):
+                # Between the two a garbage collection found bytes without a record.
+                raise Unavailable("The upload was collected as garbage; send it again")
             if not record.has_bytes:
                 await session.objects.put(
                     replace(

@@ -244,6 +244,12 @@ class Objects(Protocol):
     async def put_many(self, records: Iterable[StoredObject]) -> None:
         """Insert or replace several."""
 
+    async def held(self, owner: str, sha: str) -> StoredObject | None:
+        """The account's record, which nobody changes or collects before this unit of work ends."""
+
+    async def hold_all(self) -> None:
+        """Until this unit of work ends nobody writes a record, or has one `held`. Called before anything else."""
+
     async def remove(self, owner: str, sha: str) -> None:
         """Forget the record; the bytes go with the next garbage collection."""
 
@@ -337,8 +343,8 @@ class Blobs(Protocol):
     def names(self, *, older_than_s: float) -> AsyncIterator[str]:
         """The SHA-256 of bytes that are here for longer than that."""
 
-    async def remove(self, sha: str, *, older_than_s: float) -> int:
-        """Remove bytes, unless they were handed in again since; returns how many bytes that freed."""
+    async def remove(self, sha: str, *, older_than_s: float) -> int | None:
+        """Remove bytes; returns how many that freed, None when they were handed in again since, or are gone already."""
 
     async def fault(self, sha: str, size_bytes: int) -> str:
         """What is wrong with the bytes, empty when they are whole."""

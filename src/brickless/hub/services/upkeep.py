@@ -16,7 +16,7 @@ UNCLAIMED_MS = 5 * _DAY_MS
 GARBAGE_MS = 2 * _DAY_MS
 #: An upload names its bytes and then records them; nothing takes an hour between the two.
 _GRACE_S = 3600
-_BATCH = 200
+_BATCH = 50
 
 
 class Collected(NamedTuple):
@@ -62,11 +62,13 @@ class Upkeep:
     async def _remove(self, shas: list[str], grace_s: int) -> tuple[int, int]:
         removed, freed_bytes = 0, 0
         async with self._parts.db.write() as session:
+            # Whoever links or records one of these waits, and looks again whether its bytes are there.
+            await session.objects.hold_all()
             used = await session.objects.possessed(shas)
             for sha in shas:
                 if sha not in used:
-                    freed_bytes += await self._parts.blobs.remove(sha, older_than_s=grace_s)
-                    removed += 1
+                    freed = await self._parts.blobs.remove(sha, older_than_s=grace_s)
+                    freed_bytes, removed = freed_bytes + (freed or 0), removed + (freed is not None)
         return removed, freed_bytes
 
     async def check(self) -> list[str]:
