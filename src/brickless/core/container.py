@@ -10,6 +10,7 @@ from brickless.core.bsp import Tree, check_file, check_volume
 from brickless.core.canonical import JsonValue
 from brickless.core.disks import Disk, Pool, Storage, in_subnet, parse_ipv4, parse_storage, parse_subnet
 from brickless.core.groups import AutoRecovery, Group, RestartPolicy, StatusGoal, parse_auto_recovery
+from brickless.core.limits import Limits, parse_limits
 from brickless.core.node import Node, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
@@ -24,6 +25,7 @@ _KNOWN = frozenset(
         *("#spec", "name", "type", "group", "runlevel", "config", "status_goal", "restart_policy", "roles"),
         *("root-volume", "volumes", "storage", "auto_recovery", "network", "drivers", "services", "exports"),
         *("logs", "automodfw", "dev-log", "remount", "share", "conditions", "exec"),
+        "limits",
     }
 )
 
@@ -92,6 +94,7 @@ class Container(NamedTuple):
     automodfw: bool
     dev_log: bool | None
     remount: Mapping[str, JsonValue]
+    limits: Limits
     extra: Mapping[str, JsonValue]
 
 
@@ -151,7 +154,7 @@ def _parse_container(name: str, node: Node, group: Group, around: Surroundings) 
         node.at("config", None).fail("container-config", f"'config' is missing, and the status goal is {goal.value}")
     root, storage, network = node.get("root-volume"), node.get("storage"), node.get("network")
     requires, wants = _parse_services(node)
-    drivers = node.get("drivers")
+    drivers, limits = node.get("drivers"), node.get("limits")
     return Container(
         name=name,
         type=_parse_type(node),
@@ -174,6 +177,7 @@ def _parse_container(name: str, node: Node, group: Group, around: Surroundings) 
         automodfw=_is_on(node.object().get("automodfw")),
         dev_log=node.flag_of("dev-log"),
         remount=_parse_remount(node),
+        limits=Limits() if limits is None else parse_limits(limits),
         extra={key: value for key, value in node.object().items() if key not in _KNOWN},
     )
 

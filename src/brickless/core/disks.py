@@ -43,11 +43,15 @@ class Persistence(StrEnum):
 
 
 class Storage(NamedTuple):
-    """Writable storage of a container, or of the device. `disk` is the name or alias of a disk, "" for the storage."""
+    """Writable storage of a container, or of the device. `disk` is the name or alias of a disk, "" for the storage.
+
+    `snapshot`: what is in it belongs to the revision; a rollback brings back what was there (spec/state.md).
+    """
 
     name: str
     persistence: Persistence
     disk: str = ""
+    snapshot: bool = False
 
 
 class Disk(NamedTuple):
@@ -177,8 +181,20 @@ def parse_storage(node: Node, disks: Iterable[Disk]) -> tuple[Storage, ...]:
         disk = member.get("disk")
         if disk is not None and disk.text() not in known:
             disk.fail("disk-unknown", f"no disk is called {shown(disk.text())}")
-        made.append(Storage(name, persistence, "" if disk is None else disk.text()))
+        made.append(Storage(name, persistence, "" if disk is None else disk.text(), _parse_snapshot(member)))
     return tuple(made)
+
+
+def _parse_snapshot(member: Node) -> bool:
+    """Read our own member `snapshot`: for permanent storage on the storage partition, where a copy can be renamed."""
+    node = member.get("snapshot")
+    if node is None:
+        return False
+    if not isinstance(node.value, bool):
+        node.fail("snapshot", "must be true or false")
+    if node.value and (member.required("persistence").value != Persistence.PERMANENT or member.get("disk")):
+        node.fail("snapshot", "is for permanent storage without a disk")
+    return node.value
 
 
 def parse_pools(node: Node) -> tuple[Pool, ...]:

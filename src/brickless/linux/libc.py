@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -42,6 +43,13 @@ RB_POWER_OFF = 0x4321FEDC
 RB_HALT_SYSTEM = 0xCDEF0123
 RB_DISABLE_CAD = 0
 
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH = 4
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -51,39 +59,50 @@ MODULE_INIT_COMPRESSED_FILE = 4
 
 # Numbers of the system calls, by machine (arch/*/entry/syscalls/*.tbl, include/uapi/asm-generic/unistd.h).
 _GENERIC = {
+    "delete_module": 106,
     "finit_module": 273,
     "mount": 40,
     "pivot_root": 41,
     "prctl": 167,
     "reboot": 142,
     "setns": 268,
+    "swapoff": 225,
+    "swapon": 224,
     "syncfs": 267,
     "umount2": 39,
     "unshare": 97,
 }
 _X86_64 = {
+    "delete_module": 176,
     "finit_module": 313,
     "mount": 165,
     "pivot_root": 155,
     "prctl": 157,
     "reboot": 169,
     "setns": 308,
+    "swapoff": 168,
+    "swapon": 167,
     "syncfs": 306,
     "umount2": 166,
     "unshare": 272,
 }
 _ARM = {
+    "delete_module": 129,
     "finit_module": 379,
     "mount": 21,
     "pivot_root": 218,
     "prctl": 172,
     "reboot": 88,
     "setns": 375,
+    "swapoff": 115,
+    "swapon": 87,
     "syncfs": 373,
     "umount2": 52,
     "unshare": 337,
 }
 _NUMBERS = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC, "armv7l": _ARM}
+# Younger ones have one number on every machine.
+_EVERYWHERE = {"move_mount": 429, "open_tree": 428, "openat2": 437}
 # reboot(2): both magic numbers.
 _REBOOT_MAGIC = (0xFEE1DEAD, 672274793)
 
@@ -110,6 +129,8 @@ except ModuleNotFoundError:
 
 
 def _number(name: str) -> int:
+    if name in _EVERYWHERE:
+        return _EVERYWHERE[name]
     machine = os.uname().machine
     numbers = _NUMBERS.get(machine)
     if numbers is None:
@@ -161,6 +182,39 @@ def finit_module(fd: int, parameters: str = "", flags: int = 0) -> None:
     """finit_module(2): load the kernel module open at `fd`; EEXIST when it is loaded already."""
     tried = f"finit_module of fd {fd}, parameters {parameters or '-'}"
     _call(tried, "finit_module", fd, parameters.encode(), flags)
+
+
+def delete_module(name: str) -> None:
+    """delete_module(2): unload a kernel module that nobody uses."""
+    _call(f"delete_module {name}", "delete_module", name.encode(), os.O_NONBLOCK)
+
+
+def open_tree(path: str) -> int:
+    """open_tree(2): a detached copy of the mounts at `path`, as a descriptor."""
+    flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+    return _call(f"open_tree of {path}", "open_tree", AT_FDCWD, os.fsencode(path), flags)
+
+
+def move_mount(fd: int, target: str) -> None:
+    """move_mount(2): attach the mount of the descriptor at `target`."""
+    path = os.fsencode(target)
+    _call(f"move_mount to {target}", "move_mount", fd, b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:
+    """openat2(2) with `struct open_how`: an open whose way is bounded by the RESOLVE_ flags."""
+    how = flags.to_bytes(8, sys.byteorder) + bytes(8) + resolve.to_bytes(8, sys.byteorder)
+    return _call(f"openat2 of {path}", "openat2", dir_fd, os.fsencode(path), how, len(how))
+
+
+def swapon(path: str) -> None:
+    """swapon(2)."""
+    _call(f"swapon {path}", "swapon", os.fsencode(path), 0)
+
+
+def swapoff(path: str) -> None:
+    """swapoff(2)."""
+    _call(f"swapoff {path}", "swapoff", os.fsencode(path))
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -74,6 +74,10 @@ class Modules:
             with open(builtin, encoding="utf-8") as stream:
                 self._builtin = {canonical(line.strip()) for line in stream}
 
+    def has(self, name: str) -> bool:
+        """Whether there is a module of that name to load."""
+        return canonical(name) in self._known and canonical(name) not in self._builtin
+
     def load(self, name: str, parameters: str = "") -> bool:
         """Load a module and what it needs; False when it is there already or built into the kernel.
 
@@ -110,3 +114,34 @@ def parse_list(text: str) -> list[tuple[str, str]]:
         if name:
             wanted.append((name, parameters.strip()))
     return wanted
+
+
+def ensure(names: tuple[str, ...], root: str = "") -> None:
+    """Load those of the modules that there are: what is built into the kernel needs none, and is not always listed.
+
+    Raises `OSError` when a module that is there cannot be loaded.
+    """
+    try:
+        known = Modules(root)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if known.has(name):
+            known.load(name)
+
+
+def loaded(path: str = "/proc/modules") -> set[str]:
+    """The names of the modules that are loaded; none on a kernel without modules."""
+    try:
+        with open(path, encoding="ascii") as stream:
+            return {line.split(" ", 1)[0] for line in stream}
+    except FileNotFoundError:
+        return set()
+
+
+def unload(name: str) -> bool:
+    """Unload a module; False when it is not loaded. Raises `OSError` when somebody uses it."""
+    if canonical(name) not in loaded():
+        return False
+    libc.delete_module(canonical(name))
+    return True

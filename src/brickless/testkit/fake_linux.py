@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from brickless.core import bootenv
-from brickless.core.disks import Disk
 from brickless.core.update_types import Policy
 from brickless.device.boot.uboot import UBoot
-from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Running, Started
+from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Prepared, Running, Started
 from brickless.device.supervise.journal import Journal, Record
+from brickless.device.supervise.revisions import Revision
 from brickless.device.supervise.supervisor import Limits, Supervisor
 from brickless.store.trails import Storage
 
@@ -28,13 +28,16 @@ MAX_TURNS = 10_000
 class Behaviour(NamedTuple):
     """What a container does: `starts_after_s`, then, unless None, exits `exits_after_s` later with `status`.
 
-    `refuses` is the error of its start. `heeds_halt` says whether it ends when asked to.
+    `refuses` is the error of its start, `prepare_error` that of
+    what comes before it and takes `prepares_for_s`. `heeds_halt` says whether it ends when asked to.
     """
 
     starts_after_s: float = 0.1
     exits_after_s: float | None = None
     status: int = 0
     refuses: str = ""
+    prepares_for_s: float | None = None
+    prepare_error: str = ""
     heeds_halt: bool = True
 
 
@@ -64,6 +67,9 @@ class World:
         self.now_s = 1000.0
         self.processes: dict[str, Process] = {}
         self.mounted: set[str] = set()
+        self.preparing: dict[str, tuple[float, str]] = {}
+        self.exposed: list[str] = []
+        self.device_faults: dict[str, list[str]] = {}
         self.lines: list[str] = []
         self.told: list[str] = []
         self.trying = ""
@@ -82,6 +88,7 @@ class World:
         """What a reset forgets: processes, mounts, /run."""
         self.processes.clear()
         self.mounted.clear()
+        self.preparing.clear()
         self.pending.clear()
         self.told.clear()
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -103,7 +110,7 @@ class World:
 
     def due_s(self) -> float | None:
         """When the next container does something."""
-        times: list[float] = []
+        times: list[float] = [at_s for at_s, _ in self.preparing.values()]
         for process in self.processes.values():
             if not process.started:
                 times.append(process.start_at_s)
@@ -114,6 +121,10 @@ class World:
     def advance(self, until_s: float) -> None:
         """Let time pass."""
         self.now_s = max(self.now_s, until_s)
+        for name, (at_s, error) in list(self.preparing.items()):
+            if at_s <= self.now_s:
+                del self.preparing[name]
+                self.pending.append(Prepared(name, error))
         for name, process in list(self.processes.items()):
             if not process.started and process.start_at_s <= self.now_s:
                 process.started = True
@@ -134,7 +145,7 @@ class FakeMachine:
     def __init__(self, world: World) -> None:
         self.world = world
         self.journal = Journal(world.run_dir)
-        self.disks: tuple[Disk, ...] = ()
+        self.prepared: set[str] = set()
 
     def now_s(self) -> float:
         """The world's clock."""
@@ -143,6 +154,32 @@ class FakeMachine:
     def say(self, text: str) -> None:
         """Keep the line."""
         self.world.lines.append(text)
+
+    def enter(self, revision: Revision) -> list[str]:
+        """What the world says is wrong with the device under this revision."""
+        return list(self.world.device_faults.get(revision.rev, ()))
+
+    def prepare(self, job: Job) -> bool:
+        """Ready at once, unless the container's behaviour says that something takes time."""
+        name = job.container.name
+        if name in self.prepared:
+            self.prepared.discard(name)
+            return True
+        behaviour = self.world.behave(job)
+        if behaviour.prepares_for_s is None:
+            return True
+        self.world.preparing[name] = (self.world.now_s + behaviour.prepares_for_s, behaviour.prepare_error)
+        return False
+
+    def cancel(self, name: str) -> None:
+        """Nothing is prepared for it any more."""
+        self.world.preparing.pop(name, None)
+
+    def expose(self, job: Job, handle: Handle) -> None:
+        """Note that it is visible."""
+        if self._process(handle) is None:
+            raise OSError("its init is gone")
+        self.world.exposed.append(job.container.name)
 
     def mount(self, job: Job) -> None:
         """Note that the container's volumes are there."""
@@ -184,9 +221,9 @@ class FakeMachine:
     def _process(self, handle: Handle) -> Process | None:
         return next((process for process in self.world.processes.values() if process.handle == handle), None)
 
-    def last_words(self, name: str, rev: str) -> str:
+    def last_words(self, name: str) -> str:
         """What it would have said."""
-        return f"last words of {name} {rev}"
+        return f"last words of {name}"
 
     def log_to(self, rev: str) -> None:
         """There is no log."""
@@ -210,6 +247,8 @@ class FakeMachine:
         for event in happened:
             if isinstance(event, Exited):
                 self.journal.drop_record(event.name)
+            elif isinstance(event, Prepared) and not event.error:
+                self.prepared.add(event.name)
         return happened
 
 

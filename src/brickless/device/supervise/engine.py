@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from brickless.core.groups import Group
 from brickless.device.supervise import recovery
-from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Running, Started
+from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Prepared, Running, Started
 from brickless.device.supervise.ports import Machine
 from brickless.device.supervise.unit import LIVE, Goal, Leaving, Status, Unit
 from brickless.linux.lxc import describe_exit
@@ -79,14 +79,18 @@ class Engine:
             timeout_s = self._default_timeout_s if limit_s is None else float(limit_s)
             before = old.get(job.container.name)
             if before is not None and before.job.fingerprint == job.fingerprint and not before.failure:
-                self._units[job.container.name] = self._keep(old.pop(job.container.name))
+                self._units[job.container.name] = self._keep(old.pop(job.container.name), job)
                 continue
             self._units[job.container.name] = Unit(job, timeout_s)
         for unit in old.values():
             self._retire(unit)
 
-    def _keep(self, unit: Unit) -> Unit:
-        """A container that goes on; one that is not at its goal gets the time of its new revision to reach it."""
+    def _keep(self, unit: Unit, job: Job) -> Unit:
+        """A container that goes on; one that is not at its goal gets the time of its new revision to reach it.
+
+        Should it be started again, then from the new revision: the old one may be gone by then.
+        """
+        unit.job = job
         if unit.goal_by_s is not None and not unit.has_reached_goal:
             unit.goal_by_s = self._machine.now_s() + unit.timeout_s
         return unit
@@ -101,6 +105,7 @@ class Engine:
                 unit.enter(Status.STARTING, now_s)
                 if found.started:
                     unit.enter(Status.STARTED, now_s)
+                    self._expose(unit)
                 self._machine.say(f"container {found.name} adopted, pid {found.handle.pid}")
                 continue
             self._dismiss(found.name, found.handle)
@@ -117,6 +122,8 @@ class Engine:
         return not self.leaving
 
     def _retire(self, unit: Unit) -> None:
+        if unit.is_preparing:
+            self._machine.cancel(unit.name)
         if unit.handle is None:
             if unit.status is not Status.INSTALLED:
                 self._unmount(unit.name)
@@ -171,7 +178,9 @@ class Engine:
         unit = self._units.get(event.name)
         if unit is None:
             return
-        if isinstance(event, Started):
+        if isinstance(event, Prepared):
+            self._prepared(unit, event.error)
+        elif isinstance(event, Started):
             self._started(unit)
         else:
             self._exited(unit, event.status)
@@ -180,6 +189,26 @@ class Engine:
         if unit.status is Status.STARTING:
             unit.enter(Status.STARTED, self._machine.now_s())
             self._machine.say(f"container {unit.name} STARTED")
+            self._expose(unit)
+
+    def _expose(self, unit: Unit) -> None:
+        """Show others what they may see of it. A container whose exports cannot be shown still runs, and says so."""
+        if unit.handle is None:
+            return
+        try:
+            self._machine.expose(unit.job, unit.handle)
+        except OSError as error:
+            self._machine.say(f"container {unit.name}: {error}")
+
+    def _prepared(self, unit: Unit, error: str) -> None:
+        """Go on with a start that waited."""
+        if not unit.is_preparing:
+            return
+        unit.is_preparing = False
+        if error:
+            self._refuse(unit, error)
+        else:
+            self._bring_up(unit)
 
     def ready(self, name: str) -> bool:
         """A container says that it is ready; False when it is not one that runs."""
@@ -202,8 +231,9 @@ class Engine:
             self._stopped_as_asked(unit, now_s)
             return
         how = describe_exit(status)
-        words = self._machine.last_words(unit.name, unit.job.rev)
+        words = self._machine.last_words(unit.name)
         reason = f"{how}: {words}" if words else how
+        unit.last_exit = reason
         happened = recovery.Exit(status == 0, now_s - unit.started_s, unit.retries)
         container = unit.job.container
         decision = recovery.decide(container.auto_recovery, container.restart_policy, happened, trial=self.trial)
@@ -213,6 +243,7 @@ class Engine:
             unit.enter(Status.RECOVERING, now_s)
             self._machine.say(f"container {unit.name} RECOVERING in {decision.delay_s:g} s after {reason}")
             return
+        unit.has_finished = isinstance(decision, recovery.Stay) and status == 0
         unit.enter(Status.STOPPED, now_s)
         self._machine.say(f"container {unit.name} STOPPED, {decision.reason}: {reason}")
         if isinstance(decision, recovery.Fail):
@@ -237,7 +268,7 @@ class Engine:
         """Start what may start: all containers of a group at once, a group when no earlier one is still on its way."""
         open_to = self._first_unachieved(now_s)
         for unit in list(self._units.values()):
-            if unit.name in self.leaving or unit.user_stopped:
+            if unit.name in self.leaving or unit.user_stopped or unit.is_preparing:
                 continue
             position = self._position(unit)
             if unit.status in (Status.INSTALLED, Status.BLOCKED):
@@ -263,6 +294,9 @@ class Engine:
     def _bring_up(self, unit: Unit) -> None:
         now_s = self._machine.now_s()
         try:
+            if not self._machine.prepare(unit.job):
+                unit.is_preparing = True
+                return
             self._machine.mount(unit.job)
             if unit.is_only_mounted:
                 unit.enter(Status.MOUNTED, now_s)
@@ -271,9 +305,12 @@ class Engine:
             unit.enter(Status.STARTING, now_s)
             unit.handle = self._machine.start(unit.job)
         except (OSError, ValueError) as error:
-            unit.enter(Status.STOPPED, now_s)
-            self._machine.say(f"container {unit.name} STOPPED, it could not be started: {error}")
-            self._fail(unit, str(error))
+            self._refuse(unit, str(error))
+
+    def _refuse(self, unit: Unit, error: str) -> None:
+        unit.enter(Status.STOPPED, self._machine.now_s())
+        self._machine.say(f"container {unit.name} STOPPED, it could not be started: {error}")
+        self._fail(unit, error)
 
     def _unmount(self, name: str) -> None:
         try:
@@ -298,7 +335,7 @@ class Engine:
     @property
     def is_stable(self) -> bool:
         """Whether every container held its goal for its `stable_timeout`."""
-        return all(unit.is_stable or unit.user_stopped for unit in self._units.values())
+        return all(unit.is_stable or unit.user_stopped or unit.has_finished for unit in self._units.values())
 
     def reached_s(self) -> float | None:
         """Since when every container has held its goal without a break; None while one does not."""
@@ -323,6 +360,9 @@ class Engine:
         if unit is None:
             return False
         unit.retry_at_s = None
+        if unit.is_preparing:
+            self._machine.cancel(name)
+            unit.is_preparing = False
         unit.user_stopped = not restart
         unit.restart_wanted = restart
         if unit.status in LIVE and unit.handle is not None:
@@ -345,6 +385,7 @@ class Engine:
             unit.restart_wanted = True
         elif unit.status in (Status.STOPPED, Status.RECOVERING):
             unit.failure = ""
+            unit.has_finished = False
             unit.retries = 0
             unit.goal_by_s = None
             unit.retry_at_s = self._machine.now_s()

@@ -45,4 +45,11 @@ class Exited(NamedTuple):
     status: int | None
 
 
-Happening = Started | Exited
+class Prepared(NamedTuple):
+    """What a container's start waited for is done, or failed with `error`."""
+
+    name: str
+    error: str
+
+
+Happening = Started | Exited | Prepared

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from brickless.core.disks import Disk
-from brickless.device.supervise import logs, volumes
-from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Running, Started
+from brickless.device.supervise import apart, logs, volumes
+from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Prepared, Running, Started
 from brickless.device.supervise.journal import Journal, Record
+from brickless.device.supervise.revisions import Revision
+from brickless.device.supervise.surroundings import Settings, Surroundings
 from brickless.device.supervise.volumes import Roots
 from brickless.linux import cgroup, kmsg, lxc
 from brickless.store import atomic
@@ -20,6 +21,7 @@ from brickless.store.tree import safe_join
 
 WORDS_MAX = 200
 CONFIG_DIR = "config"
+SETTINGS = Settings()
 
 
 class Paths(NamedTuple):
@@ -48,6 +50,8 @@ class LinuxMachine:
     """See `ports.Machine`."""
 
     __slots__ = (
+        "_around",
+        "_children",
         "_console",
         "_fifo",
         "_init_fd",
@@ -56,17 +60,24 @@ class LinuxMachine:
         "_monitors",
         "_paths",
         "_poll",
+        "_prepared",
         "_unified",
-        "disks",
         "journal",
         "log_level",
         "roots",
     )
 
-    def __init__(self, roots: Roots, paths: Paths, console: kmsg.Console, init_fd: int, poll: select.poll) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        paths: Paths,
+        console: kmsg.Console,
+        init_fd: int,
+        poll: select.poll,
+        settings: Settings = SETTINGS,
+    ) -> None:
         """`init_fd` is the pipe to PID 1, -1 when there is none; descriptors to wait for are registered with `poll`."""
         self.roots = roots
-        self.disks: tuple[Disk, ...] = ()
         self.log_level = "WARN"
         self.journal = Journal(paths.private)
         self._paths = paths
@@ -75,8 +86,11 @@ class LinuxMachine:
         self._poll = poll
         self._log: logs.BoundedLog | None = None
         self._unified = cgroup.layout() == "unified"
+        self._around = Surroundings(roots, settings, unified=self._unified)
+        self._children: dict[str, apart.Child] = {}
+        self._prepared: set[str] = set()
         self._monitors: dict[str, _Monitor] = {}
-        self._last_started: dict[str, bool] = {}
+        self._last_started: dict[str, Running] = {}
         for folder in (paths.lxc_path, paths.rootfs_mount, os.path.join(paths.private, CONFIG_DIR)):
             os.makedirs(folder, exist_ok=True)
         self._fifo = lxc.Fifo(paths.lxc_path)
@@ -113,11 +127,63 @@ class LinuxMachine:
         if self._init_fd >= 0:
             os.write(self._init_fd, words.encode() + b"\n")
 
+    # -- the device ------------------------------------------------------------------------------------------------
+
+    def enter(self, revision: Revision) -> list[str]:
+        """See `Surroundings.enter`."""
+        return self._around.enter(revision)
+
+    def prepare(self, job: Job) -> bool:
+        """Start what must be done first, in a child; `Prepared` comes when it is done."""
+        name = job.container.name
+        if name in self._prepared:
+            self._prepared.discard(name)
+            return True
+        work = self._around.preparation(job)
+        if work is None:
+            return True
+        child = apart.Child(f"preparing the container {name}", work)
+        self._children[name] = child
+        self._poll.register(child, select.POLLIN)
+        return False
+
+    def cancel(self, name: str) -> None:
+        """End the child; what it was doing can be done again."""
+        child = self._children.pop(name, None)
+        self._prepared.discard(name)
+        if child is not None:
+            self._poll.unregister(child)
+            child.cancel()
+
+    def expose(self, job: Job, handle: Handle) -> None:
+        """Exports and remounts, in a child: it enters the container's namespaces."""
+        work = self._around.exposure(job, handle)
+        if work is not None:
+            apart.run(f"exposing the container {job.container.name}", work)
+
+    def _collect_children(self) -> list[Happening]:
+        found: list[Happening] = []
+        for name, child in list(self._children.items()):
+            if not _is_readable(child.fileno()):
+                continue
+            self._poll.unregister(child)
+            del self._children[name]
+            try:
+                said = child.result()
+            except OSError as error:
+                found.append(Prepared(name, str(error)))
+                continue
+            for words in said if isinstance(said, list) else []:
+                self.say(f"container {name}: {words}")
+            self._prepared.add(name)
+            found.append(Prepared(name, ""))
+        return found
+
     # -- volumes ---------------------------------------------------------------------------------------------------
 
     def mount(self, job: Job) -> None:
         """Mount the container's volumes."""
-        volumes.mount_all(volumes.plan(job, self.roots, self.disks), self.roots)
+        volumes.mount_all(self._around.mounts(job), self.roots)
 
     def unmount(self, name: str) -> None:
         """Unmount everything of the container."""
@@ -129,7 +195,7 @@ class LinuxMachine:
         """Start the container's monitor. Raises `OSError`, and `ValueError` for a configuration that is none."""
         container = job.container
         trail = os.path.join(self.roots.storage, "trails", job.rev, container.name)
-        own = self._own_config(safe_join(trail, container.config))
+        own = self._around.configure(self._own_config(safe_join(trail, container.config)), job)
         command = lxc.init_command(own)
         folder = os.path.join(logs.log_dir(self.roots.storage, job.rev, container.name), "lxc")
         os.makedirs(folder, exist_ok=True)
@@ -173,12 +239,12 @@ class LinuxMachine:
         return lxc.Injected(
             name=container.name,
             hostname=network.hostname if network is not None and network.hostname else container.name,
-            environment=(f"PV_GROUP={container.group}", f"PV_REV={job.rev}"),
+            environment=(f"PV_GROUP={container.group}", f"PV_REV={job.rev}", f"container=pv-{container.group}"),
             lower=lower if os.path.isdir(lower) and os.listdir(lower) else "",
             console_log=os.path.join(log_folder, "console.log"),
             console_log_bytes=logs.MAX_BYTES,
             rootfs_mount=self._paths.rootfs_mount,
-            mounts=tuple(self._views(job)),
+            mounts=(*self._views(job), *self._around.extra_mounts(job)),
             unified=self._unified,
         )
 
@@ -215,10 +281,12 @@ class LinuxMachine:
     def _is_alive(self, handle: Handle) -> bool:
         return lxc.start_time(handle.pid) == handle.ticks and lxc.stat_fields(handle.pid)[:1] != ["Z"]
 
-    def last_words(self, name: str, rev: str) -> str:
+    def last_words(self, name: str) -> str:
         """The end of the container's console, or of what its monitor said when it never ran, as one short line."""
-        if self._last_started.get(name):
-            path = os.path.join(logs.log_dir(self.roots.storage, rev, name), "lxc", "console.log")
+        last = self._last_started.get(name)
+        if last is not None and last.started:
+            # Of the revision in which it was started: it may have run on through an update.
+            path = os.path.join(logs.log_dir(self.roots.storage, last.rev, name), "lxc", "console.log")
         else:
             path = os.path.join(self._paths.private, CONFIG_DIR, f"{name}.stdio")
         return " ".join(lxc.tail(path).split())[-WORDS_MAX:]
@@ -233,7 +301,7 @@ class LinuxMachine:
 
     def discover(self) -> list[Running]:
         """The containers that an earlier supervisor started and that still run; watches them from now on."""
-        found = []
+        found: list[Running] = []
         for record in self.journal.records():
             if self._is_alive(record.running.handle):
                 self._watch(record.running, record.halt)
@@ -244,7 +312,7 @@ class LinuxMachine:
 
     def happenings(self) -> list[Happening]:
         """What the monitors reported and which of them are gone, since the last call."""
-        found: list[Happening] = []
+        found = self._collect_children()
         for event in self._fifo.read():
             monitor = self._monitors.get(event.name)
             if monitor is None:
@@ -256,7 +324,7 @@ class LinuxMachine:
                 self.journal.keep_record(Record(monitor.running, monitor.halt))
                 found.append(Started(event.name))
         for name, monitor in list(self._monitors.items()):
-            if _has_ended(monitor.pidfd):
+            if _is_readable(monitor.pidfd):
                 found.append(Exited(name, self._bury(name, monitor)))
         return found
 
@@ -265,7 +333,7 @@ class LinuxMachine:
         self._poll.unregister(monitor.pidfd)
         os.close(monitor.pidfd)
         del self._monitors[name]
-        self._last_started[name] = monitor.running.started
+        self._last_started[name] = monitor.running
         self.journal.drop_record(name)
         try:
             _, own = os.waitpid(monitor.running.handle.pid, 0)
@@ -275,7 +343,7 @@ class LinuxMachine:
         return monitor.status if monitor.reported or monitor.running.started else own
 
 
-def _has_ended(pidfd: int) -> bool:
+def _is_readable(fd: int) -> bool:
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))

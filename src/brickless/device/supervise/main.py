@@ -14,6 +14,7 @@ from brickless.device.config import Config
 from brickless.device.supervise.machine import LinuxMachine, Paths
 from brickless.device.supervise.server import Server
 from brickless.device.supervise.supervisor import Limits, Supervisor, quickboot, revision_of
+from brickless.device.supervise.surroundings import Settings
 from brickless.device.supervise.volumes import Roots
 from brickless.linux import blockdev, kmsg, libc, mount, net
 from brickless.linux.libc import MS_NOATIME, MS_NODEV, MS_NOSUID
@@ -83,6 +84,30 @@ def make_host_files() -> None:
         os.close(os.open(RESOLV_CONF, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
+def around(settings: Config, run_dir: str) -> Settings:
+    """What the configuration says about containers' surroundings."""
+    usrmeta = settings.text("PV_CACHE_USRMETADIR")
+    caches = [("pv--usrmeta", usrmeta), ("pv--devmeta", settings.text("PV_CACHE_DEVMETADIR"))]
+    if settings.flag("PV_STORAGE_PHCONFIG_VOL"):
+        caches.append(("pv--phconfig", os.path.join(settings.text("PV_STORAGE_MNTPOINT") or "/storage", "config")))
+    return Settings(
+        private=PRIVATE,
+        run=run_dir,
+        lib=settings.text("PV_SYSTEM_LIBDIR") or "/lib",
+        disks=settings.text("PV_SYSTEM_DISKSDIR"),
+        bridge=(
+            settings.text("PV_NET_BRDEV"),
+            settings.text("PV_NET_BRADDRESS4"),
+            settings.text("PV_NET_BRMASK4"),
+        ),
+        fitconfig=settings.text("PV_BOOTLOADER_FITCONFIG"),
+        user_meta=(os.path.join(run_dir, "user-meta"), usrmeta),
+        caches=tuple(caches),
+        firmware_volume=settings.flag("PV_STORAGE_FIRMWARE_VOL"),
+        remount_policy=os.environ.get("PV_REMOUNT_POLICY", "default"),
+    )
+
+
 def loop_base(text: str) -> int:
     """PV_LOOP_INDEX_BASE: the first loop device that may be used; -1, and what is no number, takes any free one."""
     return int(text) if text.isdecimal() else -1
@@ -101,9 +126,12 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
         media=settings.text("PV_SYSTEM_MEDIADIR"),
         loop_index_base=loop_base(settings.text("PV_LOOP_INDEX_BASE")),
         verity=settings.flag("PV_SECUREBOOT_HANDLERS"),
+        exports=settings.text("PV_DISK_EXPORTSDIR") or "/exports",
     )
     init_fd = int(os.environ.get(FD_VARIABLE, "-1"))
-    machine = LinuxMachine(roots, Paths(run_dir, PRIVATE, LXC_PATH, ROOTFS_MOUNT), console, init_fd, poll)
+    machine = LinuxMachine(
+        roots, Paths(run_dir, PRIVATE, LXC_PATH, ROOTFS_MOUNT), console, init_fd, poll, around(settings, run_dir)
+    )
     storage = Storage(root)
     for leftover in storage.prepare():
         machine.say(f"storage: {leftover} of an interrupted write removed")

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from brickless.core.disks import Disk
 from brickless.device.supervise.jobs import Handle, Happening, Job, Running
 from brickless.device.supervise.journal import Journal
+from brickless.device.supervise.revisions import Revision
 
 
 class Machine(Protocol):
     """The kernel, LXC and PID 1 as the supervisor sees them. All methods return at once and raise `OSError`."""
 
     journal: Journal
-    disks: tuple[Disk, ...]
 
     def now_s(self) -> float:
         """Seconds of a clock that only goes forward."""
@@ -24,6 +23,22 @@ class Machine(Protocol):
 
     def say(self, text: str) -> None:
         """One event as a line on the console, and in the revision's log."""
+        ...
+
+    def enter(self, revision: Revision) -> list[str]:
+        """Bring up what the revision asks of the device itself (networks, swap, ...); what failed, in words."""
+        ...
+
+    def prepare(self, job: Job) -> bool:
+        """Get ready what a start needs and what takes time; False while that is under way: `Prepared` follows."""
+        ...
+
+    def cancel(self, name: str) -> None:
+        """Give up what `prepare` began."""
+        ...
+
+    def expose(self, job: Job, handle: Handle) -> None:
+        """What others see of a container whose init runs."""
         ...
 
     def mount(self, job: Job) -> None:
@@ -46,7 +61,7 @@ class Machine(Protocol):
         """End the container now; `Exited` follows."""
         ...
 
-    def last_words(self, name: str, rev: str) -> str:
+    def last_words(self, name: str) -> str:
         """The end of what the container said, for the reason of a failure."""
         ...
 

@@ -50,6 +50,8 @@ def decide(recovery: AutoRecovery | None, restart: RestartPolicy, happened: Exit
     own = recovery is not None and recovery.policy is not RecoveryPolicy.NO
     if not own and (trial or restart is RestartPolicy.SYSTEM):
         return Fail("it exited and has no recovery policy")
+    if recovery is not None and not own:
+        return Stay("its recovery policy is 'no'")
     policy = recovery if recovery is not None and own else IMPLICIT
     if policy.policy is RecoveryPolicy.ON_FAILURE and happened.clean:
         return Stay("it finished")

@@ -19,7 +19,7 @@ from brickless.core.progress import Message, Progress, Status
 from brickless.core.update_types import Booted, ObjectBroken, Policy, Refused, TrialStarted
 from brickless.device.boot.backend import Bootloader
 from brickless.device.supervise import revisions
-from brickless.device.supervise.engine import Engine
+from brickless.device.supervise.engine import Engine, Failure
 from brickless.device.supervise.journal import Session, Tried
 from brickless.device.supervise.ports import Machine
 from brickless.device.supervise.revisions import Revision
@@ -185,7 +185,6 @@ class Supervisor:
     def _enter(self, revision: Revision, *, trial: bool) -> None:
         """Make a revision the running one and bring its containers up; those that run already are adopted."""
         self._revision = revision
-        self._machine.disks = revision.state.disks
         self._machine.log_to(revision.rev)
         self._machine.tell_init(f"trial {int(trial)}")
         if self._storage.current() != revision.rev:
@@ -193,10 +192,19 @@ class Supervisor:
         self.on_revision(revision)
         self._machine.say(f"revision {revision.rev} started")
         first = not self._engine.rev
+        faults = self._machine.enter(revision)
         self._engine.converge(revision.rev, revision.state.groups, revision.jobs, trial=trial)
+        self._device_faults(faults, trial=trial)
         if first:
             self._engine.adopt(self._machine.discover())
         self._engine.tick()
+
+    def _device_faults(self, faults: list[str], *, trial: bool) -> None:
+        """What a revision asks of the device and does not get fails its trial; once it is committed it is said."""
+        for fault in faults:
+            self._machine.say(f"revision {self._engine.rev}: {fault}")
+        if faults and trial:
+            self._engine.failures.append(Failure("device", "; ".join(faults)))
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -226,11 +234,16 @@ class Supervisor:
 
     def _standing(self) -> Standing:
         engine = self._engine
+        failed = [f"{failure.name}: {failure.reason}" for failure in engine.failures]
+        late = engine.late()
+        if self._trial is not None:
+            # One that keeps ending was not too slow: its exits are the reason, not the time.
+            failed += [_crash_loop(unit) for unit in late if unit.last_exit]
         return Standing(
             reached=engine.goal() <= Goal.ACHIEVED,
             stable=engine.is_stable,
-            failed="; ".join(f"{failure.name}: {failure.reason}" for failure in engine.failures),
-            late=", ".join(f"{unit.name} is {unit.status.name}" for unit in engine.late()),
+            failed="; ".join(failed),
+            late=", ".join(f"{unit.name} is {unit.status.name}" for unit in late),
             quiet=engine.is_quiet,
         )
 
@@ -394,6 +407,11 @@ class Supervisor:
             "goal": self._engine.goal().name,
             "containers": [_describe(unit) for unit in self._engine.units],
         }
+
+
+def _crash_loop(unit: Unit) -> str:
+    times = f"{unit.retries} times" if unit.retries > 1 else "once"
+    return f"{unit.name}: it ended {times} and did not reach its goal within {unit.timeout_s:g} s, {unit.last_exit}"
 
 
 def _boot_message(error: Exception) -> str:

@@ -59,9 +59,12 @@ class Unit:
         "failure",
         "goal_by_s",
         "handle",
+        "has_finished",
+        "is_preparing",
         "is_stable",
         "job",
         "kill_at_s",
+        "last_exit",
         "reached_s",
         "restart_wanted",
         "retries",
@@ -87,6 +90,11 @@ class Unit:
         self.stable_at_s: float | None = None
         self.kill_at_s: float | None = None
         self.is_stable = False
+        # What it ended with the last time, in words; "" for one that never ended by itself.
+        self.last_exit = ""
+        # It ended as it should and is not started again: a batch job.
+        self.has_finished = False
+        self.is_preparing = False
         self.user_stopped = False
         self.restart_wanted = False
 
@@ -96,8 +104,8 @@ class Unit:
         return self.job.container.name
 
     def goal(self, now_s: float) -> Goal:
-        """How it stands to its goal now. Who a user stopped stands in nobody's way."""
-        if self.user_stopped:
+        """How it stands to its goal now. Who a user stopped, or who did its work and ended, stands in nobody's way."""
+        if self.user_stopped or self.has_finished:
             return Goal.NONE
         if self.has_reached_goal:
             return Goal.ACHIEVED

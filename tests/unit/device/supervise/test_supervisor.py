@@ -124,7 +124,7 @@ def test_a_broken_container_brings_the_old_revision_back_in_place(device: FakeDe
     assert pids(device)["db"] == before["db"]
     assert device.bootloader.read() == ("1", "")
     assert device.world.boots == 1
-    assert any("exit status 3" in line and "last words of web 2" in line for line in device.world.lines)
+    assert any("exit status 3" in line and "last words of web" in line for line in device.world.lines)
 
 
 def test_a_change_of_the_system_reboots_is_tried_and_committed(device: FakeDevice) -> None:
@@ -227,7 +227,64 @@ def test_a_crash_loop_is_never_committed(tmp_path: Path) -> None:
     device.ask(op="try", rev="1")
     device.run_for(3600)
     assert status_of(device, "1")[0] is Status.ERROR
-    assert status_of(device, "1")[1] == Message.GOAL_NOT_REACHED
+    assert status_of(device, "1")[1] == Message.CONTAINER_FAILED
+    assert any("did not reach its goal within" in line and "exit status 0" in line for line in device.world.lines)
+    assert device.ask(op="status")["rev"] == "0"
+
+
+def test_a_batch_container_that_ends_as_it_should_holds_nobody_up(tmp_path: Path) -> None:
+    world = World(str(tmp_path), lambda job: Behaviour(exits_after_s=1.0) if job.rev == "1" else Behaviour())
+    world.storage.install("0", parse_state(state({"web": "1"})))
+    world.storage.install("1", parse_state(state({"web": "2"}, auto_recovery={"policy": "on-failure"})))
+    device = FakeDevice(world)
+    device.power_on()
+    device.run_for(5)
+    hub(device)
+    device.ask(op="try", rev="1")
+    device.run_for(3600)
+    assert status_of(device, "1")[0] is Status.DONE
+    assert world.processes == {}
+
+
+def test_what_a_start_waits_for_holds_up_nothing_else(tmp_path: Path) -> None:
+    slow = Behaviour(prepares_for_s=500.0)
+    world = World(str(tmp_path), lambda job: slow if job.container.name == "b" else Behaviour())
+    world.storage.install("0", parse_state(state({"a": "1", "b": "1"})))
+    device = FakeDevice(world)
+    device.power_on()
+    device.run_for(499)
+    assert set(world.processes) == {"a"}
+    device.run_for(5)
+    assert set(world.processes) == {"a", "b"}
+
+
+def test_a_start_whose_preparation_fails_fails_the_update_with_its_reason(tmp_path: Path) -> None:
+    broken = Behaviour(prepares_for_s=3.0, prepare_error="the disk safe is gone")
+    world = World(str(tmp_path), lambda job: broken if job.rev == "1" else Behaviour())
+    world.storage.install("0", parse_state(state({"web": "1"})))
+    world.storage.install("1", parse_state(state({"web": "2"})))
+    device = FakeDevice(world)
+    device.power_on()
+    device.run_for(5)
+    device.ask(op="try", rev="1")
+    device.run_for(3600)
+    assert status_of(device, "1")[0] is Status.ERROR
+    assert any("revision 1 ERROR" in line and "the disk safe is gone" in line for line in world.lines)
+    assert device.ask(op="status")["rev"] == "0"
+
+
+def test_what_a_revision_does_not_get_from_the_device_fails_its_trial(tmp_path: Path) -> None:
+    world = World(str(tmp_path))
+    world.storage.install("0", parse_state(state({"web": "1"})))
+    world.storage.install("1", parse_state(state({"web": "2"})))
+    world.device_faults["1"] = ["web: it requires the service db, which no container provides"]
+    device = FakeDevice(world)
+    device.power_on()
+    device.run_for(5)
+    device.ask(op="try", rev="1")
+    device.run_for(3600)
+    assert status_of(device, "1")[0] is Status.ERROR
+    assert any("revision 1 ERROR" in line and "requires the service db" in line for line in world.lines)
     assert device.ask(op="status")["rev"] == "0"
 
 

@@ -62,12 +62,29 @@ def test_a_volume_disk_is_a_folder_of_the_partition(tmp_path: Path) -> None:
     assert found[1].source == f"{tmp_path}/pv/volume-disk/extra/perm/web/data"
 
 
-def test_an_encrypted_disk_is_refused_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="dm-crypt-versatile"):
+def test_storage_lies_on_its_disk(tmp_path: Path) -> None:
+    disks: list[object] = [{"name": "safe", "type": "dm-crypt-versatile", "path": "img,8,key", "aliases": ["s"]}]
+    found = steps(tmp_path, disks=disks, storage={"data": {"persistence": "permanent", "disk": "s"}})[1]
+    assert found == Step("folder", "/media/pv/dmcrypt/safe/perm/web/data", "/volumes/web/data")
+    scratch = steps(tmp_path, disks=disks, storage={"tmp": {"persistence": "boot", "disk": "safe"}})[1]
+    assert scratch == Step("scratch", "/media/pv/dmcrypt/safe/boot/web/tmp", "/volumes/web/tmp")
+
+
+def test_swap_holds_no_storage(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="swap-disk"):
         steps(
             tmp_path,
-            disks=[{"name": "safe", "type": "dm-crypt-versatile", "path": "img,8,key"}],
-            storage={"data": {"persistence": "permanent", "disk": "safe"}},
+            disks=[{"name": "s", "type": "swap-disk", "path": "/dev/vdb"}],
+            storage={"data": {"persistence": "permanent", "disk": "s"}},
+        )
+
+
+def test_data_of_a_revision_lie_on_no_disk(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="kept with its revision"):
+        steps(
+            tmp_path,
+            disks=[{"name": "extra", "type": "volume-disk", "default": "yes"}],
+            storage={"data": {"persistence": "permanent", "snapshot": True}},
         )
 
 
