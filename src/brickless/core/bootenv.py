@@ -79,7 +79,7 @@ def choose(env: Mapping[str, str], trying: str, *, max_attempts: int = 1) -> Cho
     match = _TRYING.fullmatch(trying)
     same = match is not None and match["rev"] == wanted and int(match["serial"] or 0) == serial
     attempts = int(match["attempts"] or 1) if match is not None and same else 0
-    if attempts >= max_attempts:
+    if attempts >= max_attempts or (serial and env.get("pv_failed") == str(serial)):
         return Choice(committed, trying, 0, fell_back=True)
     attempts += 1
     memory = f"{wanted}#{serial}" if serial else wanted
@@ -95,7 +95,20 @@ def request_try(env: Mapping[str, str], rev: str) -> dict[str, str]:
 def commit(env: Mapping[str, str], rev: str) -> dict[str, str]:
     """Return the variables that make `rev` the committed revision and end its try. Raises `HostileInputError`."""
     paths.check_revision(rev)
-    return {**env, "pv_rev": rev, "pv_try": ""}
+    before = _revision(env, "pv_rev")
+    previous = {"pv_prev": before} if before and before != rev else {}
+    return {**env, **previous, "pv_rev": rev, "pv_try": ""}
+
+
+def give_up(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that end a try before its attempts are used up: the revision was seen to fail."""
+    serial = _serial(env)
+    return {**env, "pv_failed": str(serial)} if serial else dict(env)
+
+
+def confirm(env: Mapping[str, str], mark: str) -> dict[str, str]:
+    """Return the variables that tell a bootloader which counts boots that the boot `mark` went well."""
+    return {**env, "pv_alive": mark}
 
 
 def clear_try(env: Mapping[str, str]) -> dict[str, str]:

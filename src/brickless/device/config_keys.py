@@ -161,6 +161,13 @@ _HUB = (
 _BOOT = (
     _choice("PV_BOOTLOADER_TYPE", "uboot", PV, "uboot uboot-pvk uboot-ab rpiab grub", "Boot loader back end."),
     Key("PV_BOOTLOADER_FITCONFIG", TEXT, "", PV, "FIT configuration node; also selects driver aliases."),
+    _ours(
+        "PV_BOOTLOADER_ENV",
+        TEXT,
+        "",
+        PV,
+        "Where U-Boot's variables lie: `fat:DEVICE:NAME`, `raw:DEVICE:OFFSET:OFFSET:SIZE`; else on the storage.",
+    ),
     Key("PV_BOOTLOADER_MTD_ENV", TEXT, "", PV, "MTD partition with the boot loader's environment."),
     Key("PV_BOOTLOADER_MTD_ONLY", FLAG, "0", PV, "The environment lives only in that partition."),
     Key("PV_BOOTLOADER_UBOOTAB_A_NAME", TEXT, "fitA", PV, "MTD name of slot A."),

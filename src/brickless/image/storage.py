@@ -35,16 +35,20 @@ def build(
     fill: Callable[[ObjectStore], bytes],
     size_mb: int,
     config: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the image `out`.
 
-    `fill` adds the objects of the factory revision and returns its state; `config` becomes `config/pantahub.config`.
+    `fill` adds the objects of the factory revision and returns its state; `config` becomes `config/pantahub.config`;
+    `files` are more files of the partition (path -> content).
     Raises `StateError` for a bad state, `process.ProcessError` when it does not fit into `size_mb`.
     """
     process.require("mke2fs", "e2fsprogs")
     with tempfile.TemporaryDirectory(prefix="brickless-storage-", dir=out.parent) as scratch:
         tree = Path(scratch) / "tree"
         populate(tree, fill, config or {})
+        for path, content in sorted((files or {}).items()):
+            atomic.write_file(str(tree / path), content)
         _make_file_system(tree, out, size_mb)
         _normalise(tree, out)
 
@@ -72,7 +76,27 @@ def _make_file_system(tree: Path, out: Path, size_mb: int) -> None:
     with out.open("wb") as stream:
         stream.truncate(size_mb * MIB)
     extended = f"hash_seed={HASH_SEED},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-    argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-L", LABEL, "-U", UUID, "-E", extended]
+    # What U-Boot 2023 and GRUB 2.06 read, whatever this machine's mke2fs has come to think of as the default.
+    features = "^metadata_csum_seed,^orphan_file"
+    argv = [
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-O",
+        features,
+        "-b",
+        "4096",
+        "-m",
+        "1",
+        "-L",
+        LABEL,
+        "-U",
+        UUID,
+        "-E",
+        extended,
+    ]
     process.run(
         [*argv, "-d", str(tree), str(out)],
         purpose=f"making a storage image of {size_mb} MB",

@@ -7,8 +7,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-import brickless
-from brickless.image import bsp, cache, closure, cpio, factory, initramfs, storage
+from brickless.image import bsp, cpio, factory, runtime, storage
 from brickless.image.compress import Compression, write
 from brickless.image.initramfs import Addition
 
@@ -51,27 +50,12 @@ class Artefacts:
         """The archive of its modules."""
         return bsp.modules_archive(self.folder, self.kernel)
 
-    @cached_property
-    def _stack(self) -> str:
-        """A hash over the device stack: a change of our sources makes new archives."""
-        package = Path(brickless.__file__).parent
-        paths = [one.path for one in closure.device_modules(package)]
-        packers = sorted(Path(initramfs.__file__).parent.glob("*.py"))
-        return cache.digest([*paths, *packers], package)
-
     def initramfs(self, variant: Variant, compression: Compression = Compression.ZSTD) -> Path:
         """The runtime's archive."""
         files = {BUILD_ID: Addition(f"{variant}\n".encode())}
         if variant is Variant.PANICS:
             files["usr/bin/pantavisor"] = Addition(PANIC, 0o755)
-        key = cache.key(self._stack, variant, compression, self.config, str(initramfs.unpack(self.folder)))
-        return cache.artefact(
-            self.folder / "artefacts",
-            f"initramfs-{variant}-{key}.cpio.{compression}",
-            lambda out: initramfs.build(
-                out, cache=self.folder, config=self.config, files=files, compression=compression
-            ),
-        )
+        return runtime.archive(self.folder, config=self.config, files=files, compression=compression)
 
     def board(self, variant: Variant, site: Path) -> bsp.Bsp:
         """A board support package; `site` is the archive with what belongs to this installation (see `write_site`)."""

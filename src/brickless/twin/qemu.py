@@ -33,6 +33,11 @@ class Hardware(NamedTuple):
     cpus: int = 1
     machine: str = "q35"
     cpu: str = "max"
+    program: str = "qemu-system-x86_64"
+    package: str = "qemu-system-x86"
+    # What lies in its flash, when QEMU's own is not meant; and whether it has an i6300esb watchdog.
+    firmware: Path | None = None
+    watchdog: bool = False
 
 
 class Forward(NamedTuple):
@@ -62,18 +67,24 @@ class Machine:
 
     def __init__(
         self,
-        boot: Boot,
+        boot: Boot | None,
         console: Console,
         *,
         disk: Path | None = None,
+        drive: str = "",
         hardware: Hardware | None = None,
         forwards: Sequence[Forward] = (),
         services: Sequence[Service] = (),
     ) -> None:
-        """Describe it; `start` starts it. The disk is a raw image that the guest writes to."""
+        """Describe it; `start` starts it. The disk is a raw image that the guest writes to.
+
+        Without `boot` the machine's own firmware boots from the disk, and a reset of the guest does not end it. `drive`
+        replaces the options of QEMU's `-drive` for the disk (the id must be `disk0`).
+        """
         self.boot = boot
         self.console = console
         self.disk = disk
+        self.drive = drive
         self.hardware = hardware or Hardware()
         self.forwards = tuple(forwards)
         self.services = tuple(services)
@@ -83,7 +94,7 @@ class Machine:
 
     def start(self) -> Machine:
         """Start QEMU. Raises `process.ToolMissingError` that names the package, `process.ProcessError`."""
-        qemu = process.require("qemu-system-x86_64", "qemu-system-x86")
+        qemu = process.require(self.hardware.program, self.hardware.package)
         setpriv = process.require("setpriv", "util-linux")
         ours, theirs = socket.socketpair()
         with theirs:
@@ -106,17 +117,22 @@ class Machine:
         # `thread=single`: one virtual CPU needs no more, and tests share two cores. `-nodefaults`: nothing unasked.
         arguments = ["-accel", "tcg,thread=single" if hardware.cpus == 1 else "tcg", "-M", hardware.machine]
         arguments += ["-cpu", hardware.cpu, "-smp", str(hardware.cpus), "-m", str(hardware.memory_mb)]
-        arguments += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        arguments += ["-nodefaults", "-no-user-config", "-display", "none"]
         arguments += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
         arguments += ["-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control"]
-        arguments += ["-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initrd)]
-        arguments += ["-append", self.boot.command_line]
+        if self.boot is not None:
+            arguments += ["-no-reboot", "-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initrd)]
+            arguments += ["-append", self.boot.command_line]
+        if hardware.firmware is not None:
+            arguments += ["-bios", str(hardware.firmware)]
+        if hardware.watchdog:
+            arguments += ["-device", "i6300esb", "-action", "watchdog=reset"]
         arguments += ["-device", "virtio-rng-pci"]
         if self.disk is not None:
             # `unsafe` drops the host's fdatasync only: a write that the guest saw completed is in the host's page cache
             # and outlives SIGKILL of QEMU. (A power cut of the guest's disk is another test's: see `tests/chaos`.)
             drive = f"file={_escape(self.disk)},format=raw,if=none,id=disk0,cache=unsafe,discard=unmap"
-            arguments += ["-drive", drive, "-device", "virtio-blk-pci,drive=disk0"]
+            arguments += ["-drive", self.drive or drive, "-device", "virtio-blk-pci,drive=disk0"]
         return arguments + self._network()
 
     def _network(self) -> list[str]:

@@ -13,7 +13,7 @@ from brickless.device.boot.backend import backend
 from brickless.device.config import Config
 from brickless.device.supervise.machine import LinuxMachine, Paths
 from brickless.device.supervise.server import Server
-from brickless.device.supervise.supervisor import Limits, Supervisor, quickboot, revision_of
+from brickless.device.supervise.supervisor import Limits, Supervisor, mark_of, quickboot, revision_of
 from brickless.device.supervise.surroundings import Settings
 from brickless.device.supervise.volumes import Roots
 from brickless.linux import blockdev, kmsg, libc, mount, net
@@ -142,7 +142,8 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
         hub_gate=HubGate.REACHED if settings.flag("PV_CONTROL_REMOTE") else HubGate.OFF,
     )
     limits = Limits(float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT")), policy)
-    supervisor = Supervisor(machine, storage, backend(settings.text("PV_BOOTLOADER_TYPE"), root), limits)
+    loader = backend(settings.text("PV_BOOTLOADER_TYPE"), root, settings.text("PV_BOOTLOADER_ENV"))
+    supervisor = Supervisor(machine, storage, loader, limits, mark=mark_of(cmdline))
     server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
     skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
     supervisor.boot(revision_of(cmdline), verify=not skip)

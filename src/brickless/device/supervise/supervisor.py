@@ -16,7 +16,7 @@ from brickless.core.canonical import JsonValue
 from brickless.core.errors import BricklessError, HostileInputError
 from brickless.core.paths import check_revision
 from brickless.core.progress import Message, Progress, Status
-from brickless.core.update_types import Booted, ObjectBroken, Policy, Refused, TrialStarted
+from brickless.core.update_types import Booted, ObjectBroken, Phase, Policy, Refused, TrialStarted
 from brickless.device.boot.backend import Bootloader
 from brickless.device.supervise import revisions
 from brickless.device.supervise.engine import Engine, Failure
@@ -56,6 +56,7 @@ class Supervisor:
         "_hub_reachable",
         "_limits",
         "_machine",
+        "_mark",
         "_reboot_at_s",
         "_revision",
         "_storage",
@@ -63,7 +64,8 @@ class Supervisor:
         "on_revision",
     )
 
-    def __init__(self, machine: Machine, storage: Storage, boot: Bootloader, limits: Limits) -> None:
+    def __init__(self, machine: Machine, storage: Storage, boot: Bootloader, limits: Limits, *, mark: str = "") -> None:
+        """`mark` is what the bootloader called this boot, "" when it does not count them."""
         self._machine = machine
         self._storage = storage
         self._boot = boot
@@ -72,6 +74,7 @@ class Supervisor:
         self._revision: Revision | None = None
         self._trial: Trial | None = None
         self._hub_reachable = False
+        self._mark = mark
         self._reboot_at_s: float | None = None
         # What PID 1 is told at that time: reboot, or poweroff.
         self._ending = "reboot"
@@ -255,10 +258,21 @@ class Supervisor:
 
     def _watch_committed(self) -> None:
         """Without a trial: a container that nothing brings back takes the device down, slowly (device.md 3.8)."""
-        failed = self._standing().failed
+        standing = self._standing()
+        failed = standing.failed
+        if self._mark and standing.reached and not failed:
+            self._confirm()
         if failed:
             self._machine.say(f"revision {self._engine.rev} failed, {failed}: rebooting in {BAD_REVISION_DELAY_S:g} s")
             self._reboot_in(BAD_REVISION_DELAY_S)
+
+    def _confirm(self) -> None:
+        """Tell a bootloader that counts boots that this one went well, once."""
+        mark, self._mark = self._mark, ""
+        try:
+            self._boot.confirm(mark)
+        except OSError as error:
+            self._machine.say(f"the bootloader cannot be told that all is well: {error}")
 
     def _reboot_in(self, delay_s: float) -> None:
         self._reboot_at_s = self._machine.now_s() + delay_s
@@ -292,7 +306,16 @@ class Supervisor:
     def reboot(self, reason: str) -> None:
         """Stop the containers and start the device anew."""
         self._machine.say(f"rebooting: {reason}")
+        if self._trial is not None and self._trial.state.phase is Phase.ROLLING_BACK:
+            self._give_up()
         self._reboot_in(0.0)
+
+    def _give_up(self) -> None:
+        try:
+            self._boot.give_up()
+        except OSError as error:
+            # The bootloader tries it again, as often as its bound says, and each time it ends here.
+            self._machine.say(f"the bootloader cannot be told: {error}")
 
     def transition(self, rev: str) -> None:
         """Make `rev` the running revision, in place."""
@@ -460,6 +483,13 @@ def revision_of(cmdline: str) -> str:
                 return FACTORY
             return value
     return FACTORY
+
+
+def mark_of(cmdline: str) -> str:
+    """`pv_mark` of the kernel's command line: what the bootloader calls this boot; "" when it does not count boots."""
+    words = dict(word.partition("=")[::2] for word in cmdline.split())
+    mark = words.get("pv_mark", "")
+    return mark if mark.isascii() and mark.isdigit() and len(mark) <= 4 else ""
 
 
 def quickboot(cmdline: str, environ: dict[str, str]) -> bool:

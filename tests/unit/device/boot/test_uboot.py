@@ -68,6 +68,6 @@ def test_a_name_that_is_no_revision_is_refused(tmp_path: Path, rev: str) -> None
 
 
 def test_a_bootloader_that_we_cannot_drive_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="PV_BOOTLOADER_TYPE=grub"):
-        backend("grub", str(tmp_path))
+    with pytest.raises(ValueError, match="PV_BOOTLOADER_TYPE=lilo"):
+        backend("lilo", str(tmp_path))
     assert isinstance(backend("uboot", str(tmp_path)), UBoot)
