@@ -19,6 +19,8 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 RUNLEVELS = ("data", "root", "platform", "app")
 SERVICE_TYPES = frozenset({"rest", "unix", "dbus", "drm", "wayland", "input"})
 SYSTEM_BUS = "system-bus"
+# The role that may manage the device.
+MGMT = "mgmt"
 # Keys that we know or know to ignore (`share`, `conditions` and `exec` are left-overs of the legacy format).
 _KNOWN = frozenset(
     {
@@ -71,7 +73,10 @@ class Export(NamedTuple):
 
 
 class Container(NamedTuple):
-    """A container with its group's defaults filled in. `root_volume` and `volumes` may carry the prefix `dm:`."""
+    """A container with its group's defaults filled in. `root_volume` and `volumes` may carry the prefix `dm:`.
+
+    `roles` is None where the manifest does not speak of roles: what that means is the device's choice (`roles_of`).
+    """
 
     name: str
     type: str
@@ -79,7 +84,7 @@ class Container(NamedTuple):
     config: str
     status_goal: StatusGoal
     restart_policy: RestartPolicy
-    roles: tuple[str, ...]
+    roles: tuple[str, ...] | None
     root_volume: str
     volumes: tuple[str, ...]
     storage: tuple[Storage, ...]
@@ -96,6 +101,16 @@ class Container(NamedTuple):
     remount: Mapping[str, JsonValue]
     limits: Limits
     extra: Mapping[str, JsonValue]
+
+
+def roles_of(container: Container, *, default_mgmt: bool) -> tuple[str, ...]:
+    """What a container may do. Without a word in its manifest: nothing, or all that the reference lets it do.
+
+    `default_mgmt` is the switch PV_ROLES_DEFAULT_MGMT, for states that rely on the reference's default.
+    """
+    if container.roles is not None:
+        return container.roles
+    return (MGMT,) if default_mgmt else ()
 
 
 class Surroundings(NamedTuple):
@@ -162,7 +177,7 @@ def _parse_container(name: str, node: Node, group: Group, around: Surroundings) 
         config="" if config is None else check_file(config, name, around.tree),
         status_goal=goal,
         restart_policy=node.choice_of("restart_policy", RestartPolicy, "restart-policy") or group.restart_policy,
-        roles=node.texts_of("roles") if node.get("roles") else ("mgmt",),
+        roles=node.texts_of("roles") if node.get("roles") else None,
         root_volume="" if root is None else check_volume(root, name, around.tree),
         volumes=tuple(check_volume(volume, name, around.tree) for volume in node.items("volumes")),
         storage=() if storage is None else parse_storage(storage, around.disks),

@@ -103,6 +103,11 @@ class Storage:
         atomic.make_dirs(self._of(rev, ".pv"), files=self.files)
         atomic.write_file(self._of(rev, ".pv/progress"), data, files=self.files)
 
+    def write_commit_message(self, rev: str, text: str) -> None:
+        """Persist what the author says about a revision."""
+        atomic.make_dirs(self._of(rev, ".pv"), files=self.files)
+        atomic.write_file(self._of(rev, ".pv/commitmsg"), text.encode(), files=self.files)
+
     def mark_done(self, rev: str) -> None:
         """Mark a revision as committed: it ran well once and is a rollback point."""
         atomic.make_dirs(self._of(rev, ".pv"), files=self.files)
@@ -251,13 +256,14 @@ class Storage:
 
     # Garbage
 
-    def collect_garbage(self, keep: set[str]) -> int:
+    def collect_garbage(self, keep: set[str], *, keep_factory: bool = True) -> int:
         """Remove the revisions not in `keep`, then the objects that nothing uses; returns the bytes freed.
 
-        Revision 0 and the current one always stay: a device that cannot go back to its factory state is a brick.
+        Revision 0 stays unless its owner gave it up (`keep_factory`): without it there is no way back to the factory's
+        state. The current one always stays.
         Objects that a kept revision names stay even where it is not linked yet (an update that is being fetched).
         """
-        kept = {FACTORY, *keep}
+        kept = {FACTORY, *keep} if keep_factory else set(keep)
         current = self.current()
         if current is not None:
             kept.add(current)

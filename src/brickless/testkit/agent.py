@@ -114,7 +114,14 @@ class ScriptedSupervisor:
             self.tried.append(question["rev"])
             self._spawn(self._try, question["rev"])
         else:
-            return {"ok": True, "rev": self._storage.current(), "trying": None, "goal": "ACHIEVED", "containers": []}
+            return {
+                "ok": True,
+                "rev": self._storage.current(),
+                "trying": None,
+                "goal": "ACHIEVED",
+                "status": "READY",
+                "containers": [],
+            }
         return {"ok": True}
 
     def _try(self, rev: str) -> None:

@@ -12,18 +12,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from brickless.core import canonical
+from brickless.core.canonical import JsonInput
 from brickless.core.errors import BricklessError
 from brickless.device.config import Config
-from brickless.device.link import facts
+from brickless.device.control.places import private_of, put_commands
+from brickless.device.link import devmeta, facts
 from brickless.device.link.flash import FlashWear
 from brickless.device.link.http import Address, HubUnreachableError, Transport
 from brickless.device.link.hub import Hub, HubRefusedError
 from brickless.device.link.identity import Identity
 from brickless.device.link.logs import LogPush
+from brickless.device.link.pokes import Pokes
 from brickless.device.link.reports import Reports
 from brickless.device.link.supervisor import Supervisor, SupervisorError
 from brickless.device.link.tls import Clock
-from brickless.device.link.usermeta import UserMeta
+from brickless.device.link.usermeta import UserMeta, containers_of
 from brickless.device.link.wakeup import Wakeup
 from brickless.device.update.engine import Engine
 from brickless.store.trails import Storage
@@ -92,11 +95,20 @@ class Agent:
         self._hub.credentials = self._identity.credentials()
         self._supervisor = Supervisor(run)
         self._reports = Reports(storage, report)
+        self._run, self._private = run, private_of(run)
+        self._pokes = Pokes(self._private, self.wakeup)
         self._engine = Engine(
-            storage, config, self._hub, self._supervisor, self._reports, wake=self.wakeup.wake, report=report
+            storage,
+            config,
+            self._hub,
+            self._supervisor,
+            self._reports,
+            private=self._private,
+            wake=self.wakeup.wake,
+            report=report,
         )
-        trail = f"{storage.root}/trails/current"
-        self._user_meta = UserMeta(config, config.text("PV_CACHE_USRMETADIR"), run, trail, report)
+        self._trail = f"{storage.root}/trails/current"
+        self._user_meta = UserMeta(config, config.text("PV_CACHE_USRMETADIR"), run, self._trail, report)
         self._logs = LogPush(config, storage.root, report)
         self._changes = facts.Changes()
         self._flash = FlashWear(storage.root, report)
@@ -124,19 +136,37 @@ class Agent:
     def run(self) -> None:
         """Works until `stop`. An error that is nobody's fault but ours goes up: the process is started again."""
         self._user_meta.restore()
+        put_commands(self._config, self._private)
         self._identity.publish(self._hub.address, "")
         try:
             while not self._stopping:
                 self.wakeup.wait(self.turn(time.monotonic()))
+                self._heed(self._pokes.take())
         finally:
+            self._pokes.close()
             self._engine.stop()
             self._logs.close()
             self._flash.save()
             self._hub.close()
 
+    def _heed(self, words: set[str]) -> None:
+        """What local control has changed meanwhile (`control.places`)."""
+        if "user-meta" in words:
+            self._user_meta.restore()
+            put_commands(self._config, self._private)
+        if "device-meta" in words:
+            self._push.done(float("-inf"))
+        if "identity" in words:
+            self._report("the device was taken from its owner: it registers anew")
+            self.stop()
+        if words:
+            self.hurry()
+
     def turn(self, now_s: float) -> float:
         """Does what is due; returns the seconds until something is due again."""
+        self._guarded(lambda _: self._engine.collect_when_due(), now_s)
         if not self._remote():
+            self._guarded(self._publish, now_s)
             return _LOCAL_LOOK_S
         if self._hurried:
             self._hurried = False
@@ -161,10 +191,7 @@ class Agent:
 
     def _remote(self) -> bool:
         """Whether this device may talk to its hub now (contracts/device.md 2.1 and 7.8)."""
-        if not self._config.flag("PV_CONTROL_REMOTE"):
-            return False
-        current = self._storage.current() or ""
-        return not current.startswith("locals/") or self._config.flag("PV_CONTROL_REMOTE_ALWAYS")
+        return devmeta.is_remote(self._config, self._storage.current() or "", self._private)
 
     def _interval_s(self) -> float:
         """Seconds to the next exchange: the shortest of the timers that lead to one, a little earlier or later."""
@@ -242,38 +269,56 @@ class Agent:
         return True
 
     def _take_user_meta(self) -> None:
-        self._user_meta.replace(self._hub.user_meta())
+        if self._user_meta.replace(self._hub.user_meta()):
+            put_commands(self._config, self._private)
+            self._configure_supervisor()
         self._hub.retries = self._config.integer("PH_LIBEVENT_HTTP_RETRIES")
         transport = self._transport(self._config)
         if transport.timeout_s != self._hub.transport.timeout_s:
             self._hub.use(transport)
 
-    def _send_facts(self, now_s: float) -> None:
+    def _facts(self, *, online: bool) -> dict[str, JsonInput]:
+        """All device metadata, shown to the containers as files."""
         address = self._hub.address
         revision = self._storage.current() or ""
         about = facts.About(
             revision=revision,
             claimed=self._identity.claimed,
-            online=True,
-            state=self._engine.state_name,
+            online=online,
+            state=self._engine.state_name if online else "init",
             address=f"{address.host}:{address.port}",
             status=self._status(),
             flash=self._flash.look(revision),
+            mode="remote" if self._remote() else "local",
         )
         reserved = self._config.integer("PV_STORAGE_GC_RESERVED")
         local = facts.local_keys(self._config.text("PV_CACHE_DEVMETADIR"))
         current = facts.facts(about, self._storage.root, reserved, local)
+        devmeta.publish(self._run, current, containers_of(self._trail))
+        return current
+
+    def _publish(self, _now_s: float) -> None:
+        self._facts(online=False)
+
+    def _send_facts(self, now_s: float) -> None:
+        current = self._facts(online=True)
         if self._changes.due(current, now_s):
             self._hub.put_device_meta(canonical.dumps(current))
             self._changes.sent(current, now_s)
+
+    def _configure_supervisor(self) -> None:
+        try:
+            self._supervisor.ask("configure")
+        except SupervisorError as error:
+            self._report(str(error))  # it reads everything when it is started again
 
     def _status(self) -> str:
         try:
             answer = self._supervisor.status()
         except SupervisorError:
             return "UNKNOWN"
-        goal = answer.get("goal")
-        return goal if isinstance(goal, str) else "UNKNOWN"
+        status = answer.get("status")
+        return status if isinstance(status, str) else "UNKNOWN"
 
     # The supervisor -------------------------------------------------------------------------------------------------
     def _reached(self) -> None:

@@ -95,3 +95,25 @@ class Identity:
         self.hint("challenge", challenge)
         host = f"[{address.host}]" if ":" in address.host else address.host
         self.hint("pantahub-host", f"{address.scheme}://{host}:{address.port}")
+
+
+def forget(folder: str) -> bool:
+    """Take the credentials off the disk: the device registers as a new one. False when it had none.
+
+    `folder` is `<S>/config`. What else stands in the files (where the hub is) stays.
+    """
+    known = {*_KEYS, "creds.id", "creds.prn", "creds.secret"}
+    found = False
+    for name in (CLAIMED, UNCLAIMED):
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "rb") as file:
+                lines = file.read(configuration.MAX_FILE_BYTES).decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            continue
+        kept = [line for line in lines if line.partition("=")[0].strip() not in known]
+        had = any(line.partition("=")[2].strip() for line in lines if line not in kept)
+        found = found or had
+        if had:
+            atomic.write_file(path, "".join(f"{line}\n" for line in kept).encode(), mode=_SECRET_MODE)
+    return found

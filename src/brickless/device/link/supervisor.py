@@ -18,7 +18,10 @@ _MAX_ANSWER_BYTES = 64 * 1024
 
 
 class SupervisorError(BricklessError):
-    """The supervisor is not there, does not answer, or says no."""
+    """The supervisor is not there, does not answer, or says no (`refused`, with its `reason`)."""
+
+    refused = False
+    reason = ""
 
 
 class Supervisor:
@@ -31,20 +34,20 @@ class Supervisor:
 
     def status(self) -> dict[str, JsonValue]:
         """What runs (`rev`, `goal`, `containers`) and what is being tried (`trying`, a revision or null)."""
-        return self._ask({"op": "status"})
+        return self.ask("status")
 
-    def try_revision(self, rev: str) -> None:
+    def try_revision(self, rev: str, *, reboot: bool = False) -> None:
         """Hands an installed revision over: from here on the supervisor owns its progress."""
-        self._ask({"op": "try", "rev": rev})
+        self.ask("try", rev=rev, reboot=reboot)
 
     def hub(self, *, reachable: bool) -> None:
         """Tells whether the hub can be reached: a commit of a remote revision waits for it."""
-        self._ask({"op": "hub", "reachable": reachable})
+        self.ask("hub", reachable=reachable)
 
-    def _ask(self, question: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        op = question["op"]
+    def ask(self, op: str, **more: object) -> dict[str, JsonValue]:
+        """One question. Raises SupervisorError when it is not answered, or answered with no."""
         try:
-            answer = self._exchange(json.dumps(question).encode() + b"\n")
+            answer = self._exchange(json.dumps({"op": op, **more}).encode() + b"\n")
         except OSError as error:
             raise SupervisorError(f"The supervisor does not answer {op!r}: {error.strerror or error}") from error
         try:
@@ -54,7 +57,9 @@ class Supervisor:
         if not isinstance(value, dict):
             raise SupervisorError(f"The supervisor answered {op!r} with something that is no object")
         if value.get("ok") is False or "error" in value:
-            raise SupervisorError(f"The supervisor refuses {op!r}: {value.get('error', 'no reason given')}")
+            refusal = SupervisorError(f"The supervisor refuses {op!r}: {value.get('error', 'no reason given')}")
+            refusal.refused, refusal.reason = True, str(value.get("error", ""))
+            raise refusal
         return value
 
     def _exchange(self, line: bytes) -> bytes:

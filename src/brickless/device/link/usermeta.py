@@ -35,22 +35,23 @@ class UserMeta:
                 values[name] = file.read(65536)
         self._apply(values)
 
-    def replace(self, values: Mapping[str, str]) -> None:
-        """Takes over what the hub says now; only files that differ are written."""
+    def replace(self, values: Mapping[str, str]) -> bool:
+        """Takes over what the hub says now; only files that differ are written. False when nothing is new."""
         wanted = {key.replace("/", "."): value for key, value in values.items()}
         if wanted == self._values:
-            return
-        _mirror(self._cache, wanted)
+            return False
+        mirror(self._cache, wanted)
         self._apply(wanted)
+        return True
 
     def _apply(self, values: dict[str, str]) -> None:
-        _mirror(os.path.join(self._run, "user-meta"), values)
-        for container in self._containers():
+        mirror(os.path.join(self._run, "user-meta"), values)
+        for container in containers_of(self._trail):
             prefix = f"{container}."
             own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
             folder = os.path.join(self._run, f"user-meta.{container}")
             if own or os.path.isdir(folder):
-                _mirror(folder, own)
+                mirror(folder, own)
         self._configure(values)
         self._values = values
 
@@ -65,8 +66,21 @@ class UserMeta:
                 if self._values.get(key) != value:
                     self._report(f"user-meta: {error}")
 
-    def _containers(self) -> list[str]:
-        return [n for n in _names(self._trail) if os.path.isfile(os.path.join(self._trail, n, "run.json"))]
+
+def containers_of(trail: str) -> list[str]:
+    """The containers of the revision whose folder this is."""
+    return [name for name in _names(trail) if os.path.isfile(os.path.join(trail, name, "run.json"))]
+
+
+def put_cached(config: Config) -> None:
+    """Apply the user metadata that is kept on disk: what is set by it holds for every process of the runtime."""
+    folder = config.text("PV_CACHE_USRMETADIR")
+    config.drop(configuration.META)
+    for name in _names(folder):
+        if not config.knows(name):
+            continue
+        with open(os.path.join(folder, name), "rb") as file:
+            config.put_all(configuration.META, [(name, file.read(65536).decode("utf-8", "replace"))])
 
 
 def _names(folder: str) -> list[str]:
@@ -76,7 +90,7 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _mirror(folder: str, values: Mapping[str, str]) -> None:
+def mirror(folder: str, values: Mapping[str, str]) -> None:
     """Makes the files of a folder be exactly these; a file that is right already is left alone."""
     os.makedirs(folder, exist_ok=True)
     for name in _names(folder):

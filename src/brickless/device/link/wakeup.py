@@ -18,6 +18,14 @@ class Wakeup:
         self._poll = select.poll()
         self._poll.register(self._read, select.POLLIN)
 
+    def watch(self, fd: int) -> None:
+        """A descriptor that ends waits when it can be read, too; whoever owns it reads it."""
+        self._poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """No longer."""
+        self._poll.unregister(fd)
+
     def wake(self) -> None:
         """Ends the wait that runs, or the next one."""
         try:

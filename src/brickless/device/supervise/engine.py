@@ -31,11 +31,11 @@ class Engine:
     """The containers of one revision at a time."""
 
     __slots__ = (
-        "_default_timeout_s",
         "_groups",
         "_machine",
         "_noted",
         "_units",
+        "default_timeout_s",
         "failures",
         "leaving",
         "rev",
@@ -45,7 +45,7 @@ class Engine:
     def __init__(self, machine: Machine, default_timeout_s: float) -> None:
         """`default_timeout_s` is PV_UPDATER_GOALS_TIMEOUT, for groups without their own."""
         self._machine = machine
-        self._default_timeout_s = default_timeout_s
+        self.default_timeout_s = default_timeout_s
         self._groups: tuple[Group, ...] = ()
         self._units: dict[str, Unit] = {}
         # Containers of the revision before, on their way out. A name starts again only when it is gone from here.
@@ -60,6 +60,11 @@ class Engine:
     def units(self) -> Iterable[Unit]:
         """The containers of the revision, in no order that matters."""
         return self._units.values()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the revision, in boot order."""
+        return self._groups
 
     def unit(self, name: str) -> Unit | None:
         """One container of the revision."""
@@ -76,7 +81,7 @@ class Engine:
         old, self._units = self._units, {}
         for job in jobs:
             limit_s = timeouts.get(job.container.group)
-            timeout_s = self._default_timeout_s if limit_s is None else float(limit_s)
+            timeout_s = self.default_timeout_s if limit_s is None else float(limit_s)
             before = old.get(job.container.name)
             if before is not None and before.job.fingerprint == job.fingerprint and not before.failure:
                 self._units[job.container.name] = self._keep(old.pop(job.container.name), job)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from brickless.core.container import MGMT, roles_of
+from brickless.device.control import views
 from brickless.device.supervise import apart, logs, volumes
 from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Prepared, Running, Started
 from brickless.device.supervise.journal import Journal, Record
@@ -62,6 +64,7 @@ class LinuxMachine:
         "_poll",
         "_prepared",
         "_unified",
+        "default_mgmt",
         "journal",
         "log_level",
         "roots",
@@ -79,6 +82,7 @@ class LinuxMachine:
         """`init_fd` is the pipe to PID 1, -1 when there is none; descriptors to wait for are registered with `poll`."""
         self.roots = roots
         self.log_level = "WARN"
+        self.default_mgmt = False
         self.journal = Journal(paths.private)
         self._paths = paths
         self._console = console
@@ -252,15 +256,14 @@ class LinuxMachine:
         """What the container sees of the runtime below /pantavisor (device.md 5.6)."""
         run, name = self._paths.run, job.container.name
         logs_root = os.path.join(self.roots.storage, "logs")
-        if "mgmt" in job.container.roles:
+        if MGMT in roles_of(job.container, default_mgmt=self.default_mgmt):
             yield f"{run} pantavisor none bind,ro,create=dir 0 0"
             yield f"{logs_root} pantavisor/logs none bind,ro,create=dir,optional 0 0"
             return
-        yield f"{run}/pv-ctrl pantavisor/pv-ctrl none bind,create=file,optional 0 0"
-        yield f"{run}/pv-ctrl-log pantavisor/pv-ctrl-log none bind,create=file,optional 0 0"
-        yield f"{logs_root}/{job.rev}/{name} pantavisor/logs none bind,ro,create=dir,optional 0 0"
+        yield f"{views.prepare(run, name)} pantavisor none bind,ro,create=dir 0 0"
+        yield f"{logs_root}/{job.rev}/{name} pantavisor/logs none bind,ro,optional 0 0"
         for meta in ("user-meta", "device-meta"):
-            yield f"{run}/{meta}.{name} pantavisor/{meta} none bind,ro,create=dir,optional 0 0"
+            yield f"{run}/{meta}.{name} pantavisor/{meta} none bind,ro,optional 0 0"
 
     def halt(self, name: str, handle: Handle) -> bool:
         """Ask the container's init to end by its halt signal."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
 
 from brickless.core.update_types import HubGate, Policy
 from brickless.device import config as configuration
 from brickless.device.boot.backend import backend
 from brickless.device.config import Config
+from brickless.device.control import places, views
+from brickless.device.control.listener import Listener, unix_door
 from brickless.device.supervise.machine import LinuxMachine, Paths
 from brickless.device.supervise.server import Server
 from brickless.device.supervise.supervisor import Limits, Supervisor, mark_of, quickboot, revision_of
@@ -21,7 +26,7 @@ from brickless.linux.libc import MS_NOATIME, MS_NODEV, MS_NOSUID
 from brickless.store.trails import Storage
 
 FD_VARIABLE = "BRICKLESS_INIT_FD"
-PRIVATE = "/run/brickless"
+PRIVATE = places.PRIVATE
 LXC_PATH = "/var/lib/lxc"
 ROOTFS_MOUNT = "/usr/lib/lxc/rootfs"
 # How often PID 1 hears that the loop turns, while a watchdog waits for it: thrice within its timeout.
@@ -50,7 +55,12 @@ def main() -> int:
 
 def load_config(cmdline: str, *, storage: str | None) -> Config:
     """The configuration as far as it can be read: before and after the partition is mounted."""
-    return configuration.load(configuration.Sources(environ=dict(os.environ), command_line=cmdline, storage=storage))
+    return configuration.load(sources_of(cmdline)._replace(storage=storage))
+
+
+def sources_of(cmdline: str) -> configuration.Sources:
+    """Where the configuration is read from."""
+    return configuration.Sources(environ=dict(os.environ), command_line=cmdline)
 
 
 def prepare_storage(settings: Config) -> None:
@@ -135,22 +145,52 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     storage = Storage(root)
     for leftover in storage.prepare():
         machine.say(f"storage: {leftover} of an interrupted write removed")
+    limits = limits_of(settings)
+    machine.default_mgmt = limits.default_mgmt
+    loader = backend(settings.text("PV_BOOTLOADER_TYPE"), root, settings.text("PV_BOOTLOADER_ENV"))
+    supervisor = Supervisor(machine, storage, loader, limits, mark=mark_of(cmdline))
+    place = places.Place(root, run_dir, PRIVATE, sources_of(cmdline))
+    supervisor.on_configure = lambda: configure(supervisor, place)
+    server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
+    control = open_control(poll, place, machine.say)
+    skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
+    supervisor.boot(revision_of(cmdline), verify=not skip)
+    libc.trim_heap()
+    watchdog_s = arm_watchdog(machine, settings)
+    loop(poll, (server, control), supervisor, machine, watchdog_s)
+    return 1
+
+
+def limits_of(settings: Config) -> Limits:
+    """The supervisor's own share of the configuration."""
     policy = Policy(
         max_retries=settings.integer("PV_REVISION_RETRIES"),
         commit_delay_s=settings.seconds("PV_UPDATER_COMMIT_DELAY"),
         hub_timeout_s=settings.seconds("PH_UPDATER_NETWORK_TIMEOUT"),
         hub_gate=HubGate.REACHED if settings.flag("PV_CONTROL_REMOTE") else HubGate.OFF,
     )
-    limits = Limits(float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT")), policy)
-    loader = backend(settings.text("PV_BOOTLOADER_TYPE"), root, settings.text("PV_BOOTLOADER_ENV"))
-    supervisor = Supervisor(machine, storage, loader, limits, mark=mark_of(cmdline))
-    server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
-    skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
-    supervisor.boot(revision_of(cmdline), verify=not skip)
-    libc.trim_heap()
-    watchdog_s = arm_watchdog(machine, settings)
-    loop(poll, server, supervisor, machine, watchdog_s)
-    return 1
+    goals_timeout_s = float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT"))
+    return Limits(goals_timeout_s, policy, settings.flag("PV_ROLES_DEFAULT_MGMT"))
+
+
+def configure(supervisor: Supervisor, place: places.Place) -> None:
+    """Take over what user metadata or a command has set; a trial that runs keeps the times it began with."""
+    supervisor.use(limits_of(places.settings(place)))
+
+
+def open_control(poll: select.poll, place: places.Place, say: Callable[[str], None]) -> Listener:
+    """Open the control socket, before any container starts that is to see it."""
+    control = Listener(poll, say)
+    control.add(unix_door(os.path.join(place.run, places.CONTROL), lambda sock: serve_control(sock, place)))
+    views.refresh(place.run)
+    return control
+
+
+def serve_control(sock: socket.socket, place: places.Place) -> None:
+    """In the child: serve one connection, in a bounded time."""
+    from brickless.device.control import session
+
+    session.serve(sock, place, signal.alarm)
 
 
 def arm_watchdog(machine: LinuxMachine, settings: Config) -> int:
@@ -162,7 +202,13 @@ def arm_watchdog(machine: LinuxMachine, settings: Config) -> int:
     return timeout_s
 
 
-def loop(poll: select.poll, server: Server, supervisor: Supervisor, machine: LinuxMachine, watchdog_s: int) -> None:
+def loop(
+    poll: select.poll,
+    servers: tuple[Server | Listener, ...],
+    supervisor: Supervisor,
+    machine: LinuxMachine,
+    watchdog_s: int,
+) -> None:
     """Sleep until something happens or is due. Nothing wakes us up without a reason."""
     beat_s = watchdog_s / ALIVE_SHARE if watchdog_s else None
     beat_at_s = time.monotonic()
@@ -175,7 +221,8 @@ def loop(poll: select.poll, server: Server, supervisor: Supervisor, machine: Lin
                 beat_at_s = time.monotonic() + beat_s
             due_s = beat_at_s if due_s is None else min(due_s, beat_at_s)
         for fd, _ in poll.poll(timeout_ms(due_s)):
-            server.serve(fd)
+            for server in servers:
+                server.serve(fd)
 
 
 def timeout_ms(due_s: float | None) -> int | None:

@@ -18,7 +18,7 @@ from brickless.core.paths import check_revision
 from brickless.core.progress import Message, Progress, Status
 from brickless.core.update_types import Booted, ObjectBroken, Phase, Policy, Refused, TrialStarted
 from brickless.device.boot.backend import Bootloader
-from brickless.device.supervise import revisions
+from brickless.device.supervise import describe, revisions
 from brickless.device.supervise.engine import Engine, Failure
 from brickless.device.supervise.journal import Session, Tried
 from brickless.device.supervise.ports import Machine
@@ -44,6 +44,8 @@ class Limits(NamedTuple):
 
     goals_timeout_s: float
     policy: Policy
+    # Whether a container whose manifest does not speak of roles may manage the device (PV_ROLES_DEFAULT_MGMT).
+    default_mgmt: bool = False
 
 
 class Supervisor:
@@ -61,6 +63,7 @@ class Supervisor:
         "_revision",
         "_storage",
         "_trial",
+        "on_configure",
         "on_revision",
     )
 
@@ -79,6 +82,7 @@ class Supervisor:
         # What PID 1 is told at that time: reboot, or poweroff.
         self._ending = "reboot"
         self.on_revision: Callable[[Revision], None] = _nothing
+        self.on_configure: Callable[[], None] = _no_change
 
     # -- boot ------------------------------------------------------------------------------------------------------
 
@@ -362,13 +366,18 @@ class Supervisor:
         if op == "status":
             return self._status()
         if op == "try":
-            return self._try(question.get("rev"))
+            return self._try(question.get("rev"), reboot=question.get("reboot") is True)
         if op == "hub":
             return self._hub(question.get("reachable") is True)
         if isinstance(op, str) and op in ("ready", "stop", "start", "restart") and isinstance(name, str):
             return self._container(op, name)
         if isinstance(op, str) and op in ("reboot", "poweroff"):
-            return self._power(op)
+            return self._power(op, str(question.get("message") or ""))
+        if op == "configure":
+            self.on_configure()
+            return {"ok": True}
+        if op == "defer-reboot":
+            raise RefusedError("No debug shell is open that a reboot could wait for")
         raise RefusedError(f"The supervisor does not know {str(op)[:40]!r}")
 
     def _hub(self, reachable: bool) -> dict[str, JsonValue]:
@@ -377,8 +386,8 @@ class Supervisor:
             self._trial.hub(reachable=reachable)
         return {"ok": True}
 
-    def _try(self, rev: JsonValue) -> dict[str, JsonValue]:
-        """Hand a revision over for its trial: from here on its progress is ours."""
+    def _try(self, rev: JsonValue, *, reboot: bool) -> dict[str, JsonValue]:
+        """Hand a revision over for its trial: from here on its progress is ours. `reboot` asks for a reboot anyway."""
         if not isinstance(rev, str):
             raise RefusedError("The request names no revision")
         check_revision(rev)
@@ -395,7 +404,7 @@ class Supervisor:
         missing = self._storage.missing(revision.state)
         if missing:
             raise RefusedError(f"Revision {rev} lacks the object {missing[0][1]} of {missing[0][0]}")
-        way = transition.plan(current.state, revision.state)
+        way = transition.plan(current.state, revision.state, force_reboot="it was asked for" if reboot else "")
         how = "by a reboot" if way.reboot else "in place"
         self._machine.say(f"revision {rev} requested, {how}: {'; '.join(way.reasons) or 'nothing differs'}")
         trial = self._begin(rev, current.rev)
@@ -416,19 +425,30 @@ class Supervisor:
         self._engine.tick()
         return {"ok": True}
 
-    def _power(self, op: str) -> dict[str, JsonValue]:
+    def use(self, limits: Limits) -> None:
+        """Other times from now on; a trial that runs keeps its own."""
+        self._limits = limits
+        self._engine.default_timeout_s = limits.goals_timeout_s
+
+    def _power(self, op: str, message: str) -> dict[str, JsonValue]:
         self._ending = op
-        self._machine.say(f"{op} on request")
+        self._machine.say(f"{op} on request{': ' if message else ''}{message}")
         self._reboot_in(0.0)
         return {"ok": True}
 
     def _status(self) -> dict[str, JsonValue]:
+        """How everything stands. `status` is that of device metadata; `containers`, `groups` as in 6.2."""
+        engine, now_s = self._engine, self._machine.now_s()
+        units = list(engine.units)
+        default_mgmt = self._limits.default_mgmt
         return {
             "ok": True,
-            "rev": self._engine.rev,
+            "rev": engine.rev,
             "trying": self._trial.state.rev if self._trial is not None else None,
-            "goal": self._engine.goal().name,
-            "containers": [_describe(unit) for unit in self._engine.units],
+            "goal": engine.goal().name,
+            "status": describe.status_of(units, now_s).name,
+            "containers": [describe.container(unit, default_mgmt=default_mgmt) for unit in units],
+            "groups": describe.groups(engine.groups, units, now_s),
         }
 
 
@@ -452,20 +472,8 @@ def _detail(progress: Progress) -> str:
     return str(entry.get("msg", "")) if isinstance(entry, dict) else ""
 
 
-def _describe(unit: Unit) -> dict[str, JsonValue]:
-    container = unit.job.container
-    return {
-        "name": unit.name,
-        "group": container.group,
-        "status": unit.status.name,
-        "status_goal": str(container.status_goal),
-        "restart_policy": str(container.restart_policy),
-        "roles": list(container.roles),
-        "retries": unit.retries,
-        "stable": unit.is_stable,
-        "user_stopped": unit.user_stopped,
-        "pid": unit.handle.pid if unit.handle is not None else 0,
-    }
+def _no_change() -> None:
+    """Nobody reads the configuration anew."""
 
 
 def _nothing(_revision: Revision) -> None:

@@ -91,6 +91,7 @@ class Engine:
         supervisor: Supervisor,
         reports: Reports,
         *,
+        private: str,
         wake: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
@@ -101,7 +102,7 @@ class Engine:
         self._reports = reports
         self._wake = wake
         self._report = report
-        self._space = Space(storage, config, report)
+        self._space = Space(storage, config, private, report)
         self._active: Active | None = None
         self._find_trial()
 
@@ -137,6 +138,11 @@ class Engine:
             self._active.due_s = 0.0
             if self._active.fetching is not None:
                 self._active.fetching.hurry()
+
+    def collect_when_due(self) -> None:
+        """Collects garbage at the threshold, between updates."""
+        if self._active is None:
+            self._space.collect_when_due()
 
     def stop(self) -> None:
         """Ends downloads; what came stays."""

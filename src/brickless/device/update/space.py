@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from brickless.device.config import Config
 from brickless.device.link.wire import ObjectInfo
+from brickless.device.update.garbage import Garbage
 from brickless.store.objects import PART
 from brickless.store.trails import Storage
 
@@ -23,11 +24,12 @@ def is_disk_full(error: OSError) -> bool:
 class Space:
     """Counts and frees bytes."""
 
-    __slots__ = ("_config", "_report", "_storage")
+    __slots__ = ("_config", "_garbage", "_report", "_storage")
 
-    def __init__(self, storage: Storage, config: Config, report: Callable[[str], None]) -> None:
+    def __init__(self, storage: Storage, config: Config, private: str, report: Callable[[str], None]) -> None:
         self._storage = storage
         self._config = config
+        self._garbage = Garbage(storage, config, private)
         self._report = report
 
     def required_bytes(self, infos: Iterable[ObjectInfo]) -> int:
@@ -50,18 +52,12 @@ class Space:
         return max(0, self._storage.free_bytes() - reserved)
 
     def collect(self, rev: str, *, owed: Iterable[str] = ()) -> None:
-        """Removes old revisions. Factory, running, last good and this one stay, and those that the hub asks about."""
-        keep = {rev, *owed}
-        good = self._last_good()
-        if good is not None:
-            keep.add(good)
-        freed = self._storage.collect_garbage(keep)
+        """Removes old revisions: see `garbage`; this one stays, and those that the hub still asks about."""
+        freed = self._garbage.collect({rev, *owed})
         self._report(f"collected garbage for revision {rev}: {freed} bytes freed, {self.available_bytes()} available")
 
-    def _last_good(self) -> str | None:
-        """The revision that was committed last: what a rollback returns to."""
-        done = [rev for rev in self._storage.revisions() if self._storage.is_done(rev)]
-        return max(done, key=self._done_at_s, default=None)
-
-    def _done_at_s(self, rev: str) -> float:
-        return os.stat(os.path.join(self._storage.revision_dir(rev), ".pv", "done")).st_mtime
+    def collect_when_due(self) -> None:
+        """Removes old revisions when more is used than the threshold allows."""
+        if self._garbage.is_due():
+            freed = self._garbage.collect()
+            self._report(f"collected garbage at the threshold: {freed} bytes freed")

@@ -58,7 +58,11 @@ def test_questions_are_one_line_each(run: Path, peer: Peer) -> None:
     assert supervisor.status()["rev"] == "3"
     supervisor.try_revision("4")
     supervisor.hub(reachable=False)
-    assert peer.lines == [b'{"op": "status"}\n', b'{"op": "try", "rev": "4"}\n', b'{"op": "hub", "reachable": false}\n']
+    assert peer.lines == [
+        b'{"op": "status"}\n',
+        b'{"op": "try", "rev": "4", "reboot": false}\n',
+        b'{"op": "hub", "reachable": false}\n',
+    ]
 
 
 @pytest.mark.parametrize(

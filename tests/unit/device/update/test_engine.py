@@ -105,6 +105,7 @@ class Bench:
             self.hub,
             self.supervisor,
             self.reports,
+            private=f"{self.storage.root}.private",
             wake=self.wakeup.wake,
             report=self.said.append,
         )
