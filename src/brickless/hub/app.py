@@ -19,12 +19,15 @@ from brickless.hub.adapters.replicas import Replicas
 from brickless.hub.adapters.runtime import OutboxMailer, SystemClock, SystemEntropy
 from brickless.hub.adapters.s3_blobs import S3Blobs, parse_bucket
 from brickless.hub.adapters.server import Tls, serve_application
+from brickless.hub.adapters.zones import offset_of
 from brickless.hub.domain.errors import Precondition
 from brickless.hub.domain.policy import Policy
 from brickless.hub.http.application import Application
 from brickless.hub.http.auth import AuthRoutes
 from brickless.hub.http.devices import DeviceRoutes
 from brickless.hub.http.exports import ExportRoutes
+from brickless.hub.http.fleets import FleetRoutes, RolloutRoutes
+from brickless.hub.http.fleets import service as fleet_service
 from brickless.hub.http.logs import LogRoutes
 from brickless.hub.http.messages import Request
 from brickless.hub.http.metrics import Metrics
@@ -40,6 +43,8 @@ from brickless.hub.services.changes import Changes
 from brickless.hub.services.dashboard import Dashboard
 from brickless.hub.services.devices import Devices
 from brickless.hub.services.exports import Exports
+from brickless.hub.services.fleet_driver import IDLE_MS, FleetDriver
+from brickless.hub.services.fleets import Fleets
 from brickless.hub.services.limits import Limiter
 from brickless.hub.services.logs import Logs
 from brickless.hub.services.metadata import Metadata
@@ -49,6 +54,7 @@ from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
 from brickless.hub.services.profiles import Profiles
+from brickless.hub.services.rollouts import Rollouts
 from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
@@ -101,6 +107,9 @@ class Hub:
         self.logs = Logs(self.parts)
         self.replicas = None if self.database.is_sqlite else Replicas(self.database.url, self.parts.polls, self.events)
         self.upkeep = Upkeep(self.parts)
+        self.fleet_driver = FleetDriver(self.parts, offset_of, holder=self.parts.entropy.record_id())
+        self.fleets = Fleets(self.parts, self.trails)
+        self.rollouts = Rollouts(self.parts, self.fleet_driver.wake)
         self.dashboard = Dashboard(self.parts, self.auth)
         self.application = self._make_application()
         self._keepers: list[asyncio.Task[None]] = []
@@ -178,6 +187,7 @@ class Hub:
             *operations.services(),
             *tokens.services(),
             *changes.services(),
+            fleet_service(FleetRoutes(self.fleets), RolloutRoutes(self.rollouts)),
             page_parts,
         ):
             router.add(service)
@@ -200,7 +210,17 @@ class Hub:
             await self._make_demo_accounts()
         if self.replicas is not None:
             await self.replicas.start()
-        self._keepers = [asyncio.create_task(keep()) for keep in (self._keep_presence, self._keep_tidy)]
+        self._keepers = [asyncio.create_task(keep()) for keep in (self._keep_presence, self._keep_tidy, self._drive)]
+
+    async def _drive(self) -> None:
+        """Move rollouts on; a failure is said and tried again, because what is known lies in the database."""
+        while True:
+            try:
+                until_ms = await self.fleet_driver.tick()
+            except Exception:
+                log.exception("rollouts could not be moved on; it is tried again")
+                until_ms = self.parts.clock.now_ms() + IDLE_MS
+            await self.fleet_driver.pause(until_ms)
 
     async def _make_demo_accounts(self) -> None:
         for nick in DEMO_NICKS:

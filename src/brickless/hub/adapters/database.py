@@ -18,11 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from brickless.hub.adapters.migrate import upgrade
 from brickless.hub.adapters.sql_devices import SqlDevices
+from brickless.hub.adapters.sql_fleets import SqlFleets
+from brickless.hub.adapters.sql_members import SqlFleetTrails, SqlMembers
 from brickless.hub.adapters.sql_objects import SqlLogs, SqlObjects
 from brickless.hub.adapters.sql_organisations import SqlOrganisations
 from brickless.hub.adapters.sql_people import SqlAccounts, SqlJoinTokens
 from brickless.hub.adapters.sql_tokens import SqlApiTokens
 from brickless.hub.adapters.sql_trails import SqlTrails
+from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 from brickless.hub.services.ports import (
     Accounts,
     ApiTokens,
@@ -52,6 +55,9 @@ class SqlSession:
         self.trails: Trails = SqlTrails(connection, locking=locking)
         self.objects: Objects = SqlObjects(connection)
         self.logs: Logs = SqlLogs(connection)
+        self.fleets: Fleets = SqlFleets(connection, locking=locking)
+        self.members: Members = SqlMembers(connection)
+        self.fleet_trails: FleetTrails = SqlFleetTrails(connection, locking=locking)
 
 
 def _configure_sqlite(engine: AsyncEngine, begin: str) -> None:

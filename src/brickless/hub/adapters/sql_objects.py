@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import tables
+from brickless.hub.adapters.fleet_tables import release_objects
 from brickless.hub.domain.values import LogEntry, StoredObject
 from brickless.hub.services.ports import LogQuery
 
@@ -95,7 +96,10 @@ class SqlObjects:
         statement = statement.where(
             tables.step_objects.c.sha == sha, tables.devices.c.owner == owner, tables.devices.c.garbage.is_(False)
         )
-        return await self._connection.scalar(statement.limit(1)) is not None
+        if await self._connection.scalar(statement.limit(1)) is not None:
+            return True
+        released = select(release_objects.c.sha).where(release_objects.c.owner == owner, release_objects.c.sha == sha)
+        return await self._connection.scalar(released.limit(1)) is not None
 
     async def public_sources(self, shas: Iterable[str]) -> dict[str, StoredObject]:
         """See `services.ports.Objects.public_sources`."""
@@ -128,8 +132,13 @@ class SqlObjects:
             .select_from(joined)
             .where(tables.step_objects.c.sha == tables.objects.c.sha, tables.devices.c.owner == tables.objects.c.owner)
         )
+        released = select(release_objects.c.sha).where(
+            release_objects.c.sha == tables.objects.c.sha, release_objects.c.owner == tables.objects.c.owner
+        )
         done = await self._connection.execute(
-            delete(tables.objects).where(tables.objects.c.modified_ms < before_ms, not_(named.exists()))
+            delete(tables.objects).where(
+                tables.objects.c.modified_ms < before_ms, not_(named.exists()), not_(released.exists())
+            )
         )
         return done.rowcount
 

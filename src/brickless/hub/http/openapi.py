@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from brickless.hub.domain.access import Role
+from brickless.hub.http import fleet_bodies
 from brickless.hub.http.router import Route, Service
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -65,6 +66,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /orgs/{org}/invitations": _object(("email", "role"), email=_TEXT, role=_ROLE),
     "POST /logs/": {"oneOf": [_LINE, {"type": "array", "items": _LINE}]},
     "POST /logs/cursor": _object(("next-cursor",), **{"next-cursor": _TEXT}),
+    **fleet_bodies.BODIES,
 }
 #: What a request's query may hold, by method and path.
 QUERIES: dict[str, dict[str, Any]] = {
@@ -88,6 +90,7 @@ QUERIES: dict[str, dict[str, Any]] = {
         "start": _PAGE, "page": _PAGE, "dev": _TEXT, "rev": _TEXT, "plat": _TEXT, "src": _TEXT, "lvl": _TEXT,
         "before": _TEXT, "after": _TEXT, "sort": _TEXT, "cursor": _TEXT,
     },
+    **fleet_bodies.QUERIES,
 }  # fmt: skip
 _PARAMETERS: dict[str, dict[str, Any]] = {"rev": {"type": "integer", "minimum": 0}, "sha": _SHA}
 _ERROR = {"description": "refused", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}

@@ -25,6 +25,7 @@ from brickless.hub.domain.values import (
     Summary,
     Trail,
 )
+from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 
 
 class Accounts(Protocol):
@@ -313,6 +314,9 @@ class Session(Protocol):
     trails: Trails
     objects: Objects
     logs: Logs
+    fleets: Fleets
+    members: Members
+    fleet_trails: FleetTrails
 
 
 class Database(Protocol):
