@@ -30,6 +30,8 @@ class Target(NamedTuple):
     challenge: str
     org: str
     invitation_id: str
+    release: str
+    rollout: str
     owner_nick: str = "user1"
     owner_prn: str = "prn:pantahub.com:auth:/user1"
     member: str = "user3"
@@ -65,8 +67,8 @@ class World:
             self._seen = self.target()
         return self._seen
 
-    def target(self) -> tuple[Target, DeviceCaller]:
-        """A fresh target of the owner's, and the device that it is."""
+    def target(self, *, fleet: bool = True) -> tuple[Target, DeviceCaller]:
+        """A fresh target of the owner's, and the device that it is; `fleet`: with a release and a rollout."""
         device = claimed_device(self.owner).start_trail()
         post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
         token_id = self.owner.post("/devices/tokens").json()["id"]
@@ -78,7 +80,22 @@ class World:
         invitation = self.owner.post(f"/orgs/{org}/invitations", offer).json()
         self.member.post("/orgs/accept", {"token": invitation["token"]}).raise_for_status()
         invitation_id = self.owner.post(f"/orgs/{org}/invitations", offer).json()["id"]
-        return Target(device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id), device
+        release, rollout = self.fleet(device.id) if fleet else ("", "")
+        return Target(
+            device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id, release, rollout
+        ), device
+
+    def fleet(self, unique: str) -> tuple[str, str]:
+        """A release that no rollout brings, and a rollout of another one, to no device."""
+        self.owner.call("PUT", "/fleets/types/board", {}).raise_for_status()
+        used, free = (
+            self.owner.post(
+                "/fleets/releases", {"state": {"#spec": SPEC, "note.json": {name: unique}}, "name": f"{name}-{unique}"}
+            ).json()["id"]
+            for name in ("used", "free")
+        )
+        rollout = self.owner.post("/fleets/rollouts", {"release": used, "selector": f"there={unique}"}).json()
+        return free, rollout["id"]
 
 
 def body_of(key: str, target: Target) -> Any:
@@ -108,6 +125,12 @@ def body_of(key: str, target: Target) -> Any:
         "POST /orgs/accept": {"token": "x"},
         "POST /orgs/{org}/invitations": {"email": "somebody@example.com", "role": "viewer"},
         "PUT /orgs/{org}/members/{member}": {"role": "operator"},
+        "PATCH /fleets/devices": {"selector": f"there={fresh}", "labels": {"a": "b"}},
+        "PATCH /fleets/devices/{id}/labels": {"a": "b"},
+        "PUT /fleets/types/{name}": {},
+        "POST /fleets/releases": {"state": {"#spec": SPEC, "note.json": {"made": fresh}}},
+        "POST /fleets/rollouts": {"release": target.release, "selector": f"there={fresh}"},
+        "POST /fleets/preview": {"release": target.release, "selector": f"there={fresh}"},
         "POST /logs/cursor": {"next-cursor": "x"},
         "PUT /trails/{id}/steps/{rev}/meta": {"a": 1},
     }.get(key)
@@ -126,7 +149,8 @@ def routes(client: httpx.Client) -> list[str]:
 
 def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
     """What the caller of this name gets for the route; on a fresh target when the call may change it."""
-    target, device = world.seen() if key.startswith("GET ") or not changes else world.target()
+    reads = key.startswith("GET ") or not changes
+    target, device = world.seen() if reads else world.target(fleet=" /fleets/" in key)
     caller = device if name == "device" else world.callers[name]
     method, _, path = key.partition(" ")
     record = target.id
@@ -144,6 +168,9 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
         ("{org}", target.org),
         ("{member}", target.member),
         ("{device}", target.nick),
+        ("{release}", target.release),
+        ("{rollout}", target.rollout),
+        ("{name}", "board"),
     ):
         path = path.replace(field, value)
     if key == "GET /trails/{id}/steps/{rev}/.pvrremote":

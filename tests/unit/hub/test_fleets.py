@@ -64,6 +64,7 @@ class Fleet:
 
     async def tick(self, times: int = 1) -> None:
         for _ in range(times):
+            self.here.hub.fleet_driver.wake()
             await self.here.hub.fleet_driver.tick()
 
     async def report(self, device: tuple[str, str], status: str, **more: Any) -> int:

@@ -64,11 +64,13 @@ class FleetDriver:
         self._wake = asyncio.Event()
         #: A hint only, and lost with the process: without it a look is the same, and costs more.
         self._quiet: dict[str, Quiet] = {}
+        self._planned: dict[str, Quiet] = {}
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look at once: somebody changed a rollout here."""
+        """Look at once, at every rollout: somebody changed one here."""
+        self._planned.clear()
         self._wake.set()
 
     async def pause(self, until_ms: int) -> None:
@@ -93,7 +95,7 @@ class FleetDriver:
         try:
             # The one that wins where two meet goes first, so that it is never held up by the other.
             ordered = sorted(rollouts, key=lambda one: one.rank, reverse=True)
-            moments = [await self._look(rollout.id) for rollout in ordered]
+            moments = [await self._at_its_time(rollout, now_ms) for rollout in ordered]
             await self._late(now_ms)
         except LeaseLost:
             self._lease_until_ms = 0
@@ -117,6 +119,15 @@ class FleetDriver:
             yield session
 
     # -- one rollout -------------------------------------------------------------------------------------------------
+
+    async def _at_its_time(self, rollout: Rollout, now_ms: int) -> int:
+        """Look at a rollout when its own next moment has come, or when somebody modified it."""
+        planned = self._planned.get(rollout.id)
+        if planned is not None and planned.modified_ms == rollout.modified_ms and now_ms < planned.until_ms:
+            return planned.until_ms
+        moment_ms = await self._look(rollout.id)
+        self._planned[rollout.id] = Quiet(rollout.modified_ms, moment_ms)
+        return moment_ms
 
     async def _look(self, rollout_id: str) -> int:
         """Everything that there is to do for one rollout now; returns when there is more."""
