@@ -64,7 +64,7 @@ class OrgWorld(World):
     def acting(self, person: Caller) -> Caller:
         return Caller(person.client, person.post(f"/orgs/{self.nick}/token").json()["token"])
 
-    def target(self) -> tuple[Target, DeviceCaller]:
+    def target(self, *, fleet: bool = True) -> tuple[Target, DeviceCaller]:
         device = claimed_device(self.owner).start_trail()
         post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
         token_id = self.owner.post("/devices/tokens").json()["id"]
@@ -78,6 +78,7 @@ class OrgWorld(World):
             self.member = self.guest()
         target = Target(
             device.id, self.sha, token_id, api_token, nick, device.challenge, self.nick, self.invitation_id,
+            *(self.fleet(device.id) if fleet else ("", "")),
             owner_nick=self.nick, owner_prn=self.prn, member=self.member,
         )  # fmt: skip
         return target, device
