@@ -11,8 +11,7 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
-    """Forward: new tables only, which the previous release does not look at."""
+def _device_types() -> None:
     op.create_table(
         "device_types",
         sa.Column("owner", sa.String(length=200), nullable=False),
@@ -22,6 +21,9 @@ def upgrade() -> None:
         sa.Column("modified_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("owner", "name", name=op.f("pk_device_types")),
     )
+
+
+def _leases() -> None:
     op.create_table(
         "leases",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -29,6 +31,9 @@ def upgrade() -> None:
         sa.Column("until_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
+
+
+def _releases() -> None:
     op.create_table(
         "releases",
         sa.Column("owner", sa.String(length=200), nullable=False),
@@ -46,6 +51,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", "id", name=op.f("pk_releases")),
     )
     op.create_index("uq_releases_owner_name", "releases", ["owner", "name"], unique=True)
+
+
+def _rollouts() -> None:
     op.create_table(
         "rollouts",
         sa.Column("id", sa.String(length=24), nullable=False),
@@ -76,6 +84,9 @@ def upgrade() -> None:
     op.create_index("ix_rollouts_closed", "rollouts", ["closed"], unique=False)
     op.create_index("ix_rollouts_owner_created_ms", "rollouts", ["owner", "created_ms"], unique=False)
     op.create_index("uq_rollouts_owner_name", "rollouts", ["owner", "name"], unique=True)
+
+
+def _device_labels() -> None:
     op.create_table(
         "device_labels",
         sa.Column("device_id", sa.String(length=24), nullable=False),
@@ -86,6 +97,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("device_id", name=op.f("pk_device_labels")),
     )
+
+
+def _release_objects() -> None:
     op.create_table(
         "release_objects",
         sa.Column("owner", sa.String(length=200), nullable=False),
@@ -99,6 +113,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("owner", "sha", "release_id", name=op.f("pk_release_objects")),
     )
+
+
+def _rollout_members() -> None:
     op.create_table(
         "rollout_members",
         sa.Column("rollout_id", sa.String(length=24), nullable=False),
@@ -152,6 +169,17 @@ def upgrade() -> None:
         sqlite_where=sa.text("busy"),
         postgresql_where=sa.text("busy"),
     )
+
+
+def upgrade() -> None:
+    """Forward: new tables only, which the previous release does not look at."""
+    _device_types()
+    _leases()
+    _releases()
+    _rollouts()
+    _device_labels()
+    _release_objects()
+    _rollout_members()
 
 
 def downgrade() -> None:
