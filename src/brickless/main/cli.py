@@ -47,6 +47,60 @@ for _command in (up, demo):
     _lab_options(_command)
 
 
+@brickless.command()
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), default=CACHE, show_default=True)
+@click.option("--found", type=click.Path(path_type=Path), default=Path("build/chaos"), help="Where findings are kept.")
+@click.option("--sample", type=click.IntRange(min=8), help="How many states are judged; all without it.")
+@click.option("--boot", type=click.IntRange(min=0), default=0, help="How many of them are really booted.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Which states are drawn.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the recording in this folder.")
+@click.option("--recording", type=click.Path(path_type=Path), help="Judge this recording, make no new one.")
+@click.option("--state", help="With --recording: only this state.")
+@click.option("--verbose", "-v", is_flag=True, help="Show the device's console whole.")
+def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
+    cache: Path,
+    found: Path,
+    sample: int | None,
+    boot: int,
+    seed: int,
+    keep: Path | None,
+    recording: Path | None,
+    state: str | None,
+    verbose: bool,
+) -> None:
+    """Cut the power of an emulated device at every single write, and judge what is left.
+
+    The last line is JSON: {"states": N, "bad": N, "booted": N, "unbootable": N, "cases": {...}}. The exit status is 1
+    when a state is neither old nor new.
+
+    \b
+    Example:
+      brickless chaos --sample 300 --boot 4
+      brickless chaos --recording build/chaos --state 120+123,125~126:3 --boot 1
+    """
+    from brickless.main.chaos import run as campaign
+    from brickless.main.chaos.record import Recording
+    from brickless.main.talk import Talk
+
+    talk = Talk(verbose=verbose)
+    try:
+        if recording is None:
+            counts = campaign.run(
+                cache.absolute(), found.absolute(), talk, sample=sample, boot=boot, seed=seed, keep=keep
+            )
+        elif state is None:
+            counts = campaign.judge_kept(
+                Recording(recording), found.absolute(), talk, sample=sample, boot=boot, seed=seed
+            )
+        else:
+            counts = campaign.show(Recording(recording), state, talk, boot=bool(boot))
+    except (BricklessError, OSError) as error:
+        talk.say(f"FAILED: {error}")
+        sys.exit(2)
+    talk.result(campaign.last_line(counts))
+    sys.exit(1 if counts.findings else 0)
+
+
 @brickless.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def hub(arguments: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -63,10 +63,10 @@ class LabDevice:
         """Where its page is."""
         return f"http://127.0.0.1:{self.web_port}/"
 
-    def page(self) -> str | None:
+    def page(self, path: str = "") -> str | None:
         """Its page now, None when nobody answers."""
         try:
-            response = httpx.get(self.page_url, timeout=5.0, trust_env=False)
+            response = httpx.get(self.page_url + path, timeout=5.0, trust_env=False)
         except httpx.HTTPError:
             return None
         return response.text if response.status_code == 200 else None
@@ -142,12 +142,18 @@ class Lab:
         config: Mapping[str, str] | None = None,
         hardware: Hardware | None = None,
         size_mb: int = 512,
+        log_writes: bool = False,
+        before: Callable[[Path], None] = lambda _: None,
     ) -> LabDevice:
-        """Make a device's disk and switch it on; `register` waits for it."""
+        """Make a device's disk and switch it on; `register` waits for it.
+
+        `before` gets the finished disk before the device does; for `log_writes` see `EmulatedDevice`.
+        """
         folder = self.state / name
         folder.mkdir()
         settings = {**HUB_CONFIG, "PH_FACTORY_AUTOTOK": self.api.join_token(name), **(config or {})}
         self.artefacts.disk(folder / "disk.img", self.bsp(Variant.FACTORY), settings, size_mb=size_mb)
+        before(folder / "disk.img")
         web_port = free_port()
         twin = EmulatedDevice(
             folder,
@@ -155,6 +161,7 @@ class Lab:
             forwards=[Forward(web_port, WEB_PORT)],
             hardware=hardware,
             on_line=lambda line: self.talk.console(name, line),
+            log_writes=log_writes,
         )
         self._stack.callback(twin.stop)
         device = LabDevice(name, twin, web_port)

@@ -45,8 +45,12 @@ class EmulatedDevice:
         hardware: Hardware | None = None,
         options: str = "",
         on_line: Callable[[str], None] | None = None,
+        log_writes: bool = False,
     ) -> None:
-        """`services` and `forwards` are its only network; `options` are added to the kernel's command line."""
+        """`services` and `forwards` are its only network; `options` are added to the kernel's command line.
+
+        With `log_writes` each boot leaves `writes.<number>` in the folder, see `write_logs`.
+        """
         self.folder = folder
         self.disk = folder / "disk.img"
         self.console = Console(folder / "console.log", on_line)
@@ -55,6 +59,7 @@ class EmulatedDevice:
         self.forwards = tuple(forwards)
         self.hardware = hardware or Hardware()
         self.boots: list[BootRecord] = []
+        self._log_writes = log_writes
         self._machine: Machine | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -93,6 +98,7 @@ class EmulatedDevice:
             hardware=self.hardware,
             forwards=self.forwards,
             services=self.services,
+            write_log=self._new_write_log(),
         )
         with machine:
             with self._lock:
@@ -106,6 +112,14 @@ class EmulatedDevice:
                 self._machine = None
         self.boots[-1] = self.boots[-1]._replace(ended=reason)
         return reason
+
+    def _new_write_log(self) -> Path | None:
+        return self.folder / f"writes.{len(self.write_logs())}" if self._log_writes else None
+
+    def write_logs(self) -> list[Path]:
+        """What was written to the disk, a file a boot, in order (dm-log-writes)."""
+        found = list(self.folder.glob("writes.*"))
+        return sorted(found, key=lambda path: int(path.suffix[1:]))
 
     @property
     def machine(self) -> Machine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -77,3 +79,32 @@ def inode(disk: Path, inside: str) -> int | None:
     _check_path(inside)
     found = re.search(r"^Inode: (\d+)", _debugfs(disk, f'stat "{inside}"'), re.MULTILINE)
     return int(found.group(1)) if found else None
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file, holes kept: images are mostly holes."""
+    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    writer = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(reader).st_size
+        os.ftruncate(writer, size)
+        at = 0
+        while (at := _next_data(reader, at, size)) < size:
+            end = os.lseek(reader, at, os.SEEK_HOLE)
+            os.lseek(writer, at, os.SEEK_SET)
+            while at < end:
+                # It writes at the target's own position, which moves with it.
+                at += os.sendfile(writer, reader, at, end - at)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _next_data(fd: int, at: int, size: int) -> int:
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        # lseek(2): there is no data behind `at`.
+        if error.errno == errno.ENXIO:
+            return size
+        raise

@@ -1,7 +1,8 @@
 """The emulated board's own bootloader: reads the same variables as U-Boot and picks what QEMU starts (device.md 3.4).
 
 It keeps `pv_trying` in a file beside the disk, as a board keeps it on a partition of its own, and decides with
-`core.bootenv.choose`. It reads the disk as U-Boot does, file by file, after replaying the journal; it never writes it.
+`core.bootenv.choose`. It reads the disk as U-Boot does, file by file, as it is after its journal; it never writes it:
+the journal is replayed in a copy, so that the kernel meets the disk as the power cut left it.
 """
 
 from __future__ import annotations
@@ -48,13 +49,22 @@ class Firmware:
         A revision on trial whose files cannot be loaded has used up its attempt, as with a real bootloader. Raises
         `TwinError` when even the committed revision cannot be loaded: such a board is a brick.
         """
-        disk.replay_journal(self.image)
-        environment = bootenv.parse(disk.read(self.image, "boot/uboot.txt") or b"")
+        self.work.mkdir(parents=True, exist_ok=True)
+        view = self.work / "view.img"
+        disk.copy_sparse(self.image, view)
+        try:
+            disk.replay_journal(view)
+            return self._select(view)
+        finally:
+            view.unlink()
+
+    def _select(self, view: Path) -> Selected:
+        environment = bootenv.parse(disk.read(view, "boot/uboot.txt") or b"")
         fault = ""
         for _ in range(self.max_attempts + 1):
             choice = bootenv.choose(environment, self.trying(), max_attempts=self.max_attempts)
             atomic.write_file(str(self.memory), choice.trying.encode())
-            boot = self._load(choice.rev, environment.get("pv_try", ""))
+            boot = self._load(view, choice.rev, environment.get("pv_try", ""))
             if boot is not None:
                 return Selected(boot, choice.rev, choice.attempt, choice.fell_back)
             fault = f"revision {choice.rev} has no kernel or initramfs on the disk"
@@ -66,18 +76,17 @@ class Firmware:
         """What it remembers of its tries."""
         return self.memory.read_text() if self.memory.exists() else ""
 
-    def _load(self, rev: str, trying: str) -> Boot | None:
+    def _load(self, view: Path, rev: str, trying: str) -> Boot | None:
         folder = f"trails/{rev}/.pv"
         kernel, initrd = self.work / "kernel", self.work / "initrd"
-        self.work.mkdir(parents=True, exist_ok=True)
         parts = [self.work / "part"]
-        if not disk.dump(self.image, f"{folder}/pv-kernel.img", kernel):
+        if not disk.dump(view, f"{folder}/pv-kernel.img", kernel):
             return None
-        if not disk.dump(self.image, f"{folder}/pv-initrd.img", parts[0]):
+        if not disk.dump(view, f"{folder}/pv-initrd.img", parts[0]):
             return None
         for number in range(MAX_ADDONS):
             part = self.work / f"part.{number}"
-            if not disk.dump(self.image, f"{folder}/pv-initrd.img.{number}", part):
+            if not disk.dump(view, f"{folder}/pv-initrd.img.{number}", part):
                 break
             parts.append(part)
         _join(parts, initrd)

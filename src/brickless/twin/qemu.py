@@ -24,6 +24,8 @@ from brickless.twin.monitor import Monitor
 SERVICE_ADDRESS = "10.0.2.100"
 NETWORK_DEVICE = "net0"
 END_TIMEOUT_S = 20.0
+# Writes after which the log's own count of entries is brought up to date: it must be right when QEMU is killed.
+LOG_UPDATE_INTERVAL = 1
 
 
 class Hardware(NamedTuple):
@@ -75,16 +77,19 @@ class Machine:
         hardware: Hardware | None = None,
         forwards: Sequence[Forward] = (),
         services: Sequence[Service] = (),
+        write_log: Path | None = None,
     ) -> None:
         """Describe it; `start` starts it. The disk is a raw image that the guest writes to.
 
         Without `boot` the machine's own firmware boots from the disk, and a reset of the guest does not end it. `drive`
         replaces the options of QEMU's `-drive` for the disk (the id must be `disk0`).
+        `write_log` gets every write and flush of the disk, in the kernel's dm-log-writes format.
         """
         self.boot = boot
         self.console = console
         self.disk = disk
         self.drive = drive
+        self.write_log = write_log
         self.hardware = hardware or Hardware()
         self.forwards = tuple(forwards)
         self.services = tuple(services)
@@ -129,11 +134,20 @@ class Machine:
             arguments += ["-device", "i6300esb", "-action", "watchdog=reset"]
         arguments += ["-device", "virtio-rng-pci"]
         if self.disk is not None:
-            # `unsafe` drops the host's fdatasync only: a write that the guest saw completed is in the host's page cache
-            # and outlives SIGKILL of QEMU. (A power cut of the guest's disk is another test's: see `tests/chaos`.)
-            drive = f"file={_escape(self.disk)},format=raw,if=none,id=disk0,cache=unsafe,discard=unmap"
-            arguments += ["-drive", self.drive or drive, "-device", "virtio-blk-pci,drive=disk0"]
+            arguments += [*self._drive(self.disk), "-device", "virtio-blk-pci,drive=disk0"]
         return arguments + self._network()
+
+    def _drive(self, disk: Path) -> list[str]:
+        # `unsafe` and `no-flush` drop the host's fdatasync only: a write that the guest saw completed is in the host's
+        # page cache and outlives SIGKILL of QEMU. (A power cut of the guest's disk is another test's: `tests/chaos`.)
+        if self.write_log is None:
+            drive = f"file={_escape(disk)},format=raw,if=none,id=disk0,cache=unsafe,discard=unmap"
+            return ["-drive", self.drive or drive]
+        self.write_log.touch()
+        node = f"driver=raw,file.driver=file,file.filename={_escape(disk)},cache.no-flush=on,node-name=image0"
+        log = f"driver=file,filename={_escape(self.write_log)},cache.no-flush=on,node-name=log0"
+        both = f"driver=blklogwrites,file=image0,log=log0,log-super-update-interval={LOG_UPDATE_INTERVAL}"
+        return ["-blockdev", node, "-blockdev", log, "-blockdev", f"{both},node-name=disk0"]
 
     def _network(self) -> list[str]:
         options = ["user", f"id={NETWORK_DEVICE}", "restrict=on", "ipv6=off"]

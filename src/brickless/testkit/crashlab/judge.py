@@ -1,0 +1,162 @@
+"""Judges the disk that a power cut left: old or new, whole, nothing lost. Anything else is a finding.
+
+What it asks of a disk, in this order: the file system recovers as a mount recovers it; the bootloader's variables can
+be read and name a revision that is there; each revision that may be booted now or after a failed try is whole (its
+state parses, every object has its hash, the bootloader's files are the objects' own); markers do not contradict each
+other; the user's data is what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from brickless.core import bootenv, canonical
+from brickless.core.errors import HostileInputError
+from brickless.core.paths import check_revision
+from brickless.core.state import State, parse_state
+from brickless.testkit.crashlab import inspect
+
+ENVIRONMENT = "boot/uboot.txt"
+
+
+class Expected(NamedTuple):
+    """What a case allows.
+
+    `revisions` may be booted; `kept` are files with the contents that they may have (None in it: may be missing).
+    `memories` is what the bootloader may remember of its tries (`pv_trying`).
+    """
+
+    revisions: frozenset[str]
+    kept: Mapping[str, frozenset[bytes | None]]
+    memories: tuple[str, ...] = ("",)
+    max_attempts: int = 3
+
+
+class Verdict(NamedTuple):
+    """What was found. `boots` are the revisions that may be booted now; no `faults` means old or new."""
+
+    boots: tuple[str, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the disk is old or new."""
+        return not self.faults
+
+
+Check = Callable[[Path], Sequence[str]]
+
+
+def judge(image: Path, expected: Expected, checks: Sequence[Check] = ()) -> Verdict:
+    """Judge one disk. The image is changed: its journal is replayed."""
+    broken = inspect.recover(image)
+    if broken:
+        return Verdict((), (f"the file system does not recover: {broken}",))
+    small = inspect.contents(image, [ENVIRONMENT, *expected.kept])
+    faults = [fault for path, allowed in expected.kept.items() for fault in _kept(path, small.get(path), allowed)]
+    if ENVIRONMENT not in small:
+        return Verdict((), (*faults, f"{ENVIRONMENT} is missing: the bootloader would take the factory revision"))
+    environment = bootenv.parse(small[ENVIRONMENT])
+    faults += _environment(environment, small[ENVIRONMENT])
+    boots = selections(environment, expected)
+    needed = list(dict.fromkeys([*boots, environment.get("pv_rev", "")]))
+    faults += [
+        f"revision {rev} may be booted, only {sorted(expected.revisions)} may"
+        for rev in needed
+        if rev not in expected.revisions
+    ]
+    faults += _whole(image, [rev for rev in needed if rev in expected.revisions])
+    faults += _markers(image, environment, expected)
+    for check in checks:
+        faults += check(image)
+    return Verdict(boots, tuple(faults))
+
+
+def selections(environment: Mapping[str, str], expected: Expected) -> tuple[str, ...]:
+    """What the bootloader boots now and, should that be a try that fails, next: for each of its possible memories."""
+    chosen: list[str] = []
+    for memory in expected.memories:
+        trying = memory
+        for _ in range(expected.max_attempts + 1):
+            choice = bootenv.choose(environment, trying, max_attempts=expected.max_attempts)
+            trying = choice.trying
+            chosen.append(choice.rev)
+            if not choice.attempt:
+                break
+    return tuple(dict.fromkeys(chosen))
+
+
+def _kept(path: str, content: bytes | None, allowed: frozenset[bytes | None]) -> list[str]:
+    if content in allowed:
+        return []
+    found = "missing" if content is None else f"{len(content)} bytes that it never had: {content[:40]!r}"
+    return [f"{path} is {found}"]
+
+
+def _environment(environment: Mapping[str, str], raw: bytes) -> list[str]:
+    if not environment.get("pv_rev"):
+        return [f"the bootloader's variables have no pv_rev: {raw[:60]!r}"]
+    return []
+
+
+def _whole(image: Path, revisions: Sequence[str]) -> list[str]:
+    """What is missing or broken in these revisions."""
+    raw = inspect.contents(image, [f"trails/{rev}/.pvr/json" for rev in revisions])
+    faults: list[str] = []
+    states: dict[str, State] = {}
+    for rev in revisions:
+        try:
+            check_revision(rev)
+            states[rev] = parse_state(raw.get(f"trails/{rev}/.pvr/json", b""), require_bsp=True)
+        except HostileInputError as error:
+            faults.append(f"revision {rev} has no state that can be read: {error}")
+    objects = sorted({sha for state in states.values() for sha in state.objects.values()})
+    faults += _objects(image, objects)
+    for rev, state in states.items():
+        faults += _boot_files(image, rev, state)
+    return faults
+
+
+def _objects(image: Path, wanted: Sequence[str]) -> list[str]:
+    found = inspect.contents(image, [f"objects/{sha}" for sha in wanted])
+    faults = []
+    for sha in wanted:
+        content = found.get(f"objects/{sha}")
+        if content is None:
+            faults.append(f"object {sha} is missing")
+        elif canonical.sha256_hex(content) != sha:
+            faults.append(f"object {sha} is broken: {len(content)} bytes of another hash")
+    return faults
+
+
+def _boot_files(image: Path, rev: str, state: State) -> list[str]:
+    """The files that the bootloader loads must be the objects themselves: nothing else checks them before they run."""
+    listed = inspect.folders(image, ["objects", f"trails/{rev}/.pv"])
+    objects, files = listed["objects"], listed[f"trails/{rev}/.pv"]
+    bsp = state.bsp
+    if bsp is None:
+        return [f"revision {rev} has no BSP"]
+    wanted = {"pv-kernel.img": bsp.linux, "pv-initrd.img": bsp.initrd}
+    wanted |= {f"pv-initrd.img.{number}": addon for number, addon in enumerate(bsp.addons)}
+    faults = []
+    for name, source in wanted.items():
+        sha = state.objects.get(f"bsp/{source}", "")
+        node = files.get(name)
+        if node is None:
+            faults.append(f"revision {rev} has no .pv/{name}: the bootloader cannot load it")
+        elif sha in objects and objects[sha].inode != node.inode:
+            content = inspect.contents(image, [f"trails/{rev}/.pv/{name}"])
+            if canonical.sha256_hex(content[f"trails/{rev}/.pv/{name}"]) != sha:
+                faults.append(f"revision {rev}: .pv/{name} is not what bsp/{source} says")
+    return faults
+
+
+def _markers(image: Path, environment: Mapping[str, str], expected: Expected) -> list[str]:
+    """A revision that says it is done while the bootloader still tries it would be booted again as a trial."""
+    tried = environment.get("pv_try", "")
+    if not tried or tried == environment.get("pv_rev") or tried not in expected.revisions:
+        return []
+    names = inspect.folders(image, [f"trails/{tried}/.pv"])[f"trails/{tried}/.pv"]
+    return [f"revision {tried} is marked done while the bootloader only tries it"] if "done" in names else []
