@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 B ?= footprint
 T ?=
+SAMPLE ?=
+BOOT ?= 200
 
-.PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-chaos check bench lock clean
+.PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-chaos chaos check \
+  bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +50,9 @@ test-vm: setup ## the runtime as PID 1 in QEMU
 
 test-chaos: setup ## power cuts and faults in QEMU, sampled
 	tools/test chaos $(T)
+
+chaos: setup ## every power cut of a device's life, judged; some really booted (SAMPLE=300 for a sample, BOOT=200)
+	$(BIN)/brickless chaos $(if $(SAMPLE),--sample $(SAMPLE)) --boot $(BOOT)
 
 check: setup ## format, lint, types, arrows
 	$(BIN)/ruff format --check .
