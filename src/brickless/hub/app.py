@@ -15,22 +15,26 @@ from brickless.hub.adapters.bus import LocalEvents
 from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
 from brickless.hub.adapters.database import SqlDatabase
 from brickless.hub.adapters.keys import load
+from brickless.hub.adapters.mail import FolderMailer, SmtpMailer, parse_server
 from brickless.hub.adapters.replicas import Replicas
-from brickless.hub.adapters.runtime import OutboxMailer, SystemClock, SystemEntropy
+from brickless.hub.adapters.runtime import SystemClock, SystemEntropy
 from brickless.hub.adapters.s3_blobs import S3Blobs, parse_bucket
 from brickless.hub.adapters.server import Tls, serve_application
 from brickless.hub.adapters.zones import offset_of
 from brickless.hub.domain.errors import Precondition
 from brickless.hub.domain.policy import Policy
 from brickless.hub.http.application import Application
+from brickless.hub.http.apps import AppRoutes, SubscriptionRoutes
 from brickless.hub.http.auth import AuthRoutes
 from brickless.hub.http.devices import DeviceRoutes
 from brickless.hub.http.exports import ExportRoutes
 from brickless.hub.http.fleets import FleetRoutes, RolloutRoutes
 from brickless.hub.http.fleets import service as fleet_service
+from brickless.hub.http.internal import InternalRoutes
 from brickless.hub.http.logs import LogRoutes
 from brickless.hub.http.messages import Request
 from brickless.hub.http.metrics import Metrics
+from brickless.hub.http.oauth import OAuthRoutes
 from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.operations import OperationRoutes
 from brickless.hub.http.organisations import OrganisationRoutes
@@ -38,6 +42,7 @@ from brickless.hub.http.people import ChangeRoutes, ProfileRoutes
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
+from brickless.hub.services.apps import Apps
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.changes import Changes
 from brickless.hub.services.dashboard import Dashboard
@@ -47,7 +52,9 @@ from brickless.hub.services.fleet_driver import IDLE_MS, FleetDriver
 from brickless.hub.services.fleets import Fleets
 from brickless.hub.services.limits import Limiter
 from brickless.hub.services.logs import Logs
+from brickless.hub.services.mail import Post
 from brickless.hub.services.metadata import Metadata
+from brickless.hub.services.oauth import OAuth
 from brickless.hub.services.objects import Objects
 from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.parts import Parts
@@ -55,6 +62,7 @@ from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
 from brickless.hub.services.profiles import Profiles
 from brickless.hub.services.rollouts import Rollouts
+from brickless.hub.services.subscriptions import Subscriptions
 from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
@@ -85,6 +93,8 @@ class Settings:
     public_url: str | None = None
     demo_accounts: bool = False
     mail_sender: str = "hub@localhost"
+    mail_url: str | None = None
+    mail_ca: str = ""
     policy: Policy = field(default_factory=Policy)
 
 
@@ -115,7 +125,7 @@ class Hub:
         self._keepers: list[asyncio.Task[None]] = []
 
     def _make_parts(self) -> Parts:
-        settings, policy, clock = self.settings, self.settings.policy, SystemClock()
+        settings, policy, clock, entropy = self.settings, self.settings.policy, SystemClock(), SystemEntropy()
         self.keys = keys = load(settings.keys_dir or os.path.join(settings.data_dir, "keys"))
 
         def limiter(per_minute: int, what: str) -> Limiter:
@@ -125,11 +135,11 @@ class Hub:
             db=self.database,
             blobs=self.blobs,
             clock=clock,
-            entropy=SystemEntropy(),
+            entropy=entropy,
             secrets=HashedSecrets(keys.pepper),
             signer=JwtSigner(keys),
             events=self.events,
-            mailer=OutboxMailer(os.path.join(settings.data_dir, "mail"), settings.mail_sender),
+            post=Post(self.database, clock, entropy, _mailer(settings)),
             polls=PollCache(),
             presence=Presence(self.database, clock),
             logins=limiter(policy.failed_logins_per_minute, "failed logins"),
@@ -144,7 +154,8 @@ class Hub:
         def base_url(request: Request) -> str:
             return application.base_url(request)
 
-        auth = AuthRoutes(self.auth, base_url)
+        oauth = OAuthRoutes(OAuth(self.parts), self.auth, base_url)
+        auth = AuthRoutes(self.auth, base_url, oauth.routes())
         trails = TrailRoutes(self.parts, self.trails, self.objects, base_url, auth.auth_status)
         named = Service(
             "/",
@@ -185,7 +196,10 @@ class Hub:
         for service in (
             *BlobRoutes(self.objects).services(),
             *operations.services(),
-            *tokens.services(),
+            *InternalRoutes(self.parts, operations).services(),
+            tokens.service(),
+            AppRoutes(Apps(self.parts)).service(),
+            SubscriptionRoutes(Subscriptions(self.parts)).service(),
             *changes.services(),
             fleet_service(FleetRoutes(self.fleets), RolloutRoutes(self.rollouts)),
             page_parts,
@@ -194,11 +208,14 @@ class Hub:
         return application
 
     def _gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
-        polls, presence, events = self.parts.polls, self.parts.presence, self.events
+        polls, presence, events, post = self.parts.polls, self.parts.presence, self.events, self.parts.post
         return {
             "hub_poll_cache_hits_total": ("Idle polls answered from memory.", lambda: polls.hits),
             "hub_poll_cache_misses_total": ("Polls that asked the database.", lambda: polls.misses),
             "hub_devices_seen": ("Devices that called since the last save.", presence.unsaved),
+            "hub_mails_sent_total": ("Mails that a server, or the folder, took.", lambda: post.sent),
+            "hub_mails_failed_total": ("Attempts to send a mail that did not work.", lambda: post.failed),
+            "hub_mails_given_up_total": ("Mails that no attempt could send.", lambda: post.given_up),
             "hub_dashboards": ("Open dashboards.", events.subscribers),
         }
 
@@ -210,7 +227,8 @@ class Hub:
             await self._make_demo_accounts()
         if self.replicas is not None:
             await self.replicas.start()
-        self._keepers = [asyncio.create_task(keep()) for keep in (self._keep_presence, self._keep_tidy, self._drive)]
+        keepers = (self._keep_presence, self._keep_tidy, self._drive, self.parts.post.keep)
+        self._keepers = [asyncio.create_task(keep()) for keep in keepers]
 
     async def _drive(self) -> None:
         """Move rollouts on; a failure is said and tried again, because what is known lies in the database."""
@@ -275,6 +293,12 @@ class Hub:
 
 def _sqlite_url(data_dir: str) -> str:
     return f"sqlite+aiosqlite:///{os.path.join(os.path.abspath(data_dir), 'hub.sqlite')}"
+
+
+def _mailer(settings: Settings) -> FolderMailer | SmtpMailer:
+    if settings.mail_url is None:
+        return FolderMailer(os.path.join(settings.data_dir, "mail"), settings.mail_sender)
+    return SmtpMailer(parse_server(settings.mail_url, settings.mail_ca), settings.mail_sender)
 
 
 def _blobs(settings: Settings) -> FolderBlobs | S3Blobs:

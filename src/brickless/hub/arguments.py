@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from brickless.core.errors import UserError
 from brickless.hub.app import Settings
+from brickless.hub.domain.plans import PLANS
 from brickless.hub.domain.policy import Policy
 
 _PREFIX = "BRICKLESS_HUB_"
@@ -60,6 +61,14 @@ def _add_network(made: argparse.ArgumentParser) -> None:
     add("--tls-port", type=int, help="HTTPS port beside it; 0 takes a free one")
     add("--tls-cert", metavar="FILE", help="certificate chain, PEM")
     add("--tls-key", metavar="FILE", help="its key, PEM")
+    add("--mail-url", metavar="URL", help="smtps://USER:PASSWORD@HOST or smtp://... (default: mails are files in DIR)")
+    add("--mail-from", default="hub@localhost", metavar="ADDRESS", help="sender of mails")
+    add(
+        "--mail-ca",
+        default="",
+        metavar="FILE",
+        help="who may sign its certificate (default: as the machine)",
+    )
     add("--public-url", metavar="URL", help="where clients reach the hub (default: what each called)")
 
 
@@ -67,6 +76,7 @@ def _add_policy(made: argparse.ArgumentParser) -> None:
     add = made.add_argument_group("what is allowed").add_argument
     add("--no-sign-up", action="store_true", help="only `admin create-account` makes accounts")
     add("--verify-email", action="store_true", help="a new account must open the link of a mail first")
+    add("--default-plan", default="UNLIMITED", choices=tuple(PLANS), help="what an account without a subscription has")
     add("--demo-accounts", action="store_true", help="make user1/user1 and others: never in production")
     add("--no-rate-limits", action="store_true", help="for load tests")
 
@@ -120,6 +130,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         sign_up=not arguments.no_sign_up,
         verify_email=arguments.verify_email,
         rate_limits=not arguments.no_rate_limits,
+        default_plan=arguments.default_plan,
     )
     return Settings(
         data_dir=arguments.data,
@@ -128,5 +139,8 @@ def settings(arguments: argparse.Namespace) -> Settings:
         keys_dir=arguments.keys,
         public_url=arguments.public_url.rstrip("/") if arguments.public_url else None,
         demo_accounts=arguments.demo_accounts,
+        mail_url=arguments.mail_url,
+        mail_sender=arguments.mail_from,
+        mail_ca=arguments.mail_ca,
         policy=policy,
     )

@@ -16,7 +16,27 @@ from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_dev
 READ_DEVICES = "prn:pantahub.com:apis:/base/devices.readonly"
 CALLERS = ("nobody", "owner", "other", "device", "sibling", "foreign", "session", "anonymous", "admin")
 #: Tokens are the permission there (test_hub_wire), or the operator's secret is (test_hub_operations).
-ELSEWHERE = ("/local-s3/", "/s3/", "/livez/", "/readyz/", "/healthz/", "/metrics/", "/swagger/")
+ELSEWHERE = (
+    "/local-s3/",
+    "/s3/",
+    "/livez/",
+    "/readyz/",
+    "/healthz/",
+    "/metrics/",
+    "/swagger/",
+    "/callbacks/",
+    "/cron/",
+)
+
+
+def registration(nick: str, kind: str = "confidential") -> dict[str, Any]:
+    """An application that may read devices."""
+    return {
+        "type": kind,
+        "nick": nick,
+        "redirect_uris": ["https://app.example.com/back"],
+        "scopes": [{"id": "devices.readonly", "service": "prn:pantahub.com:apis:/base"}],
+    }
 
 
 class Target(NamedTuple):
@@ -32,6 +52,7 @@ class Target(NamedTuple):
     invitation_id: str
     release: str
     rollout: str
+    app: str
     owner_nick: str = "user1"
     owner_prn: str = "prn:pantahub.com:auth:/user1"
     member: str = "user3"
@@ -67,7 +88,7 @@ class World:
             self._seen = self.target()
         return self._seen
 
-    def target(self, *, fleet: bool = True) -> tuple[Target, DeviceCaller]:
+    def target(self, *, fleet: bool = True, app: bool = True) -> tuple[Target, DeviceCaller]:
         """A fresh target of the owner's, and the device that it is; `fleet`: with a release and a rollout."""
         device = claimed_device(self.owner).start_trail()
         post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
@@ -81,9 +102,11 @@ class World:
         self.member.post("/orgs/accept", {"token": invitation["token"]}).raise_for_status()
         invitation_id = self.owner.post(f"/orgs/{org}/invitations", offer).json()["id"]
         release, rollout = self.fleet(device.id) if fleet else ("", "")
+        app_id = self.owner.post("/apps/", registration(f"app-{device.id[-18:]}")).json()["id"] if app else ""
         return Target(
-            device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id, release, rollout
-        ), device
+            device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id, release, rollout,
+            app_id,
+        ), device  # fmt: skip
 
     def fleet(self, unique: str) -> tuple[str, str]:
         """A release that no rollout brings, and a rollout of another one, to no device."""
@@ -121,6 +144,12 @@ def body_of(key: str, target: Target) -> Any:
         "PUT /objects/{sha}": {"objectname": "x", "owner": target.owner_prn, "sha256sum": target.sha},
         "POST /logs/": {"msg": "x"},
         "POST /tokens/": {"scopes": [READ_DEVICES]},
+        "POST /apps/": registration(f"new-{fresh}"),
+        "PUT /apps/{app}": registration(""),
+        "PUT /subscriptions/admin/subscription": {"subject": target.owner_prn, "plan": "UNLIMITED"},
+        "POST /auth/authorize": {"service": target.app, "scopes": READ_DEVICES},
+        "POST /auth/code": {"service": target.app, "scopes": READ_DEVICES},
+        "POST /auth/token": {"access-code": "x"},
         "POST /orgs/": {"nick": f"new-{target.id[-16:]}"},
         "POST /orgs/accept": {"token": "x"},
         "POST /orgs/{org}/invitations": {"email": "somebody@example.com", "role": "viewer"},
@@ -150,7 +179,8 @@ def routes(client: httpx.Client) -> list[str]:
 def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
     """What the caller of this name gets for the route; on a fresh target when the call may change it."""
     reads = key.startswith("GET ") or not changes
-    target, device = world.seen() if reads else world.target(fleet=" /fleets/" in key)
+    wants_app = any(part in key for part in ("{app}", "POST /auth/authorize", "POST /auth/code"))
+    target, device = world.seen() if reads else world.target(fleet=" /fleets/" in key, app=wants_app)
     caller = device if name == "device" else world.callers[name]
     method, _, path = key.partition(" ")
     record = target.id
@@ -166,6 +196,7 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
         ("{owner}", target.owner_nick),
         ("{filename}", "a.tar"),
         ("{org}", target.org),
+        ("{app}", target.app),
         ("{member}", target.member),
         ("{device}", target.nick),
         ("{release}", target.release),

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from brickless.hub.adapters.migrate import upgrade
+from brickless.hub.adapters.sql_apps import SqlApps, SqlAuthorizations, SqlMails, SqlSubscriptions
 from brickless.hub.adapters.sql_devices import SqlDevices
 from brickless.hub.adapters.sql_fleets import SqlFleets
 from brickless.hub.adapters.sql_members import SqlFleetTrails, SqlMembers
@@ -37,6 +38,7 @@ from brickless.hub.services.ports import (
     Session,
     Trails,
 )
+from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
 
 _READERS = 4
 _BUSY_TIMEOUT_MS = 10_000
@@ -51,6 +53,10 @@ class SqlSession:
         self.devices: Devices = SqlDevices(connection, locking=locking)
         self.join_tokens: JoinTokens = SqlJoinTokens(connection)
         self.api_tokens: ApiTokens = SqlApiTokens(connection)
+        self.apps: Apps = SqlApps(connection)
+        self.authorizations: Authorizations = SqlAuthorizations(connection)
+        self.subscriptions: Subscriptions = SqlSubscriptions(connection)
+        self.mails: Mails = SqlMails(connection)
         self.organisations: Organisations = SqlOrganisations(connection)
         self.trails: Trails = SqlTrails(connection, locking=locking)
         self.objects: Objects = SqlObjects(connection)

@@ -1,17 +1,13 @@
-"""Small adapters: the clock, randomness, and where mail goes."""
+"""Small adapters: the clock and randomness."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import os
 import secrets
 import string
 import time
-from email.message import EmailMessage
 
 from brickless.hub.domain import petnames
-from brickless.store.atomic import write_file
 
 
 class SystemClock:
@@ -51,20 +47,3 @@ class SystemEntropy:
     def token(self) -> str:
         """See `services.ports.Entropy.token`."""
         return base64.b64encode(secrets.token_bytes(24)).decode()
-
-
-class OutboxMailer:
-    """`services.ports.Mailer` without a mail server: messages become files that only the hub's user reads."""
-
-    def __init__(self, folder: str, sender: str) -> None:
-        self._folder = folder
-        self._sender = sender
-
-    async def send(self, to: str, subject: str, text: str) -> None:
-        """See `services.ports.Mailer.send`."""
-        message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = self._sender, to, subject
-        message.set_content(text)
-        name = f"{time.time_ns()}-{secrets.token_hex(4)}.eml"
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        await asyncio.to_thread(write_file, os.path.join(self._folder, name), message.as_bytes(), mode=0o600)

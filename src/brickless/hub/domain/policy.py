@@ -20,7 +20,8 @@ class Policy:
     #: The C client refuses answers beyond 2 MiB; a step holds its state once, the rest is small.
     max_state_bytes: int = 1024 * 1024
     max_object_bytes: int = 8 * 1024**3
-    account_quota_bytes: int = 0  # 0: no limit
+    #: What an account without a subscription may have (domain.plans).
+    default_plan: str = "UNLIMITED"
     max_log_body_bytes: int = 1024 * 1024
     max_log_entries: int = 2000
     rate_limits: bool = True

@@ -61,6 +61,11 @@ def anonymous(record_id: str) -> str:
     return f"{ANONYMOUS}-{record_id}"
 
 
+def is_anonymous(text: str) -> bool:
+    """Whether a PRN is that of an anonymous visitor."""
+    return text.startswith(ANONYMOUS)
+
+
 def session(record_id: str) -> str:
     """PRN of a session account."""
     return f"prn:::sessions:/{record_id}"

@@ -24,7 +24,9 @@ def require_user_agent(request: Request) -> None:
 class AuthRoutes:
     """Handlers of /auth. `base_url` tells where a client reaches the hub."""
 
-    def __init__(self, auth: Auth, base_url: Callable[[Request], str]) -> None:
+    def __init__(self, auth: Auth, base_url: Callable[[Request], str], more: tuple[Route, ...] = ()) -> None:
+        """`more` are routes of others below /auth."""
+        self._more = more
         self._auth = auth
         self._base_url = base_url
 
@@ -42,7 +44,7 @@ class AuthRoutes:
             Route("POST", "password", self.password, public=True, summary="Set a password with the mail's token"),
             Route("POST", "sessions", self.session, public=True, summary="A token without an account"),
         )
-        return Service("/auth/", routes)
+        return Service("/auth/", (*routes, *self._more))
 
     async def login(self, request: Request) -> Response:
         """POST /auth/login: nothing but the token in the answer, which a client takes as the last string."""

@@ -29,6 +29,18 @@ _LINE = _object(
 )
 _ACCOUNT = _object(("email", "nick", "password"), email=_TEXT, nick=_TEXT, password=_TEXT)
 
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
+_SCOPES: dict[str, Any] = {"type": "array", "items": _object(("id",), id=_TEXT, service=_TEXT, description=_TEXT)}
+_APP = _object(
+    ("type", "redirect_uris", "scopes"),
+    type={"type": "string", "enum": ["public", "confidential", "pkce"]},
+    nick=_TEXT, name=_TEXT, logo=_TEXT, redirect_uris=_TEXTS, scopes=_SCOPES, exposed_scopes=_SCOPES,
+)  # fmt: skip
+_ASKED = _object(
+    ("service", "scopes"), service=_TEXT, scopes=_TEXT, redirect_uri=_TEXT, state=_TEXT, response_type=_TEXT,
+    auth_code=_TEXT,
+)  # fmt: skip
+
 #: What a request's body holds, by method and path.
 BODIES: dict[str, dict[str, Any]] = {
     "POST /auth/login": _object(("username", "password"), username=_TEXT, password=_TEXT, scope=_TEXT),
@@ -60,6 +72,20 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /tokens/": _object(
         ("scopes",), name=_TEXT, type=_TEXT, scopes={"type": "array", "items": _TEXT}, **{"expire-at": _TEXT}
     ),
+    "POST /apps/": _APP,
+    "PUT /apps/{app}": _APP,
+    "PUT /subscriptions/admin/subscription": _object(("subject", "plan"), subject=_TEXT, plan=_TEXT, attrs=_MAP),
+    "POST /auth/authorize": _ASKED,
+    "POST /auth/code": _ASKED,
+    "POST /auth/token": _object(("access-code",), comment=_TEXT, **{"access-code": _TEXT}),
+    "POST /auth/oauth/token": _object(
+        ("grant_type", "access-code", "code_verifier", "redirect_uri"),
+        grant_type=_TEXT,
+        code_verifier=_TEXT,
+        redirect_uri=_TEXT,
+        client_id=_TEXT,
+        **{"access-code": _TEXT},
+    ),
     "POST /orgs/": _object(("nick",), nick=_TEXT),
     "POST /orgs/accept": _object(("token",), token=_TEXT),
     "PUT /orgs/{org}/members/{member}": _object(("role",), role=_ROLE),
@@ -70,6 +96,14 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 #: What a request's query may hold, by method and path.
 QUERIES: dict[str, dict[str, Any]] = {
+    "GET /apps/": {"serviceID": _TEXT},
+    "GET /apps/scopes": {"serviceID": _TEXT},
+    "GET /auth/oauth/authorize": {
+        "client_id": _TEXT, "redirect_uri": _TEXT, "code_challenge": _TEXT, "code_challenge_method": _TEXT,
+        "scope": _TEXT, "state": _TEXT, "response_type": _TEXT,
+    },
+    "PUT /callbacks/devices/{id}": {"timemodified": _TEXT},
+    "PUT /callbacks/steps/{id}": {"timemodified": _TEXT},
     "GET /auth/accounts": {"asadmin": _TEXT},
     "GET /auth/verify": {"id": _ID, "challenge": _TEXT},
     "GET /devices/": {"nick": _TEXT, "owner": _TEXT, "owner-nick": _TEXT, "page[size]": _PAGE, "page[offset]": _PAGE},

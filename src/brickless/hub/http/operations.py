@@ -46,7 +46,7 @@ class OperationRoutes:
             one("/swagger/", Route("GET", "doc.json", self.document, public=True, summary="This interface as OpenAPI")),
         )
 
-    def _refused(self, request: Request) -> Response | None:
+    def refused(self, request: Request) -> Response | None:
         """The answer to whoever is not the operator."""
         scheme, _, text = (request.header("authorization") or "").partition(" ")
         if not text or scheme.lower() != "basic":
@@ -88,7 +88,7 @@ class OperationRoutes:
 
     async def health(self, request: Request) -> Response:
         """GET /healthz/; the answer is kept for half a minute."""
-        refused = self._refused(request)
+        refused = self.refused(request)
         if refused is not None:
             return refused
         now_s = time.monotonic()
@@ -103,7 +103,7 @@ class OperationRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics/."""
-        refused = self._refused(request)
+        refused = self.refused(request)
         if refused is not None:
             return refused
         return Response(self._metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-from brickless.hub.domain import jsontext, scopes
+from brickless.hub.domain import jsontext, plans, scopes
 from brickless.hub.domain.errors import Malformed
 from brickless.hub.domain.filters import page_number
 from brickless.hub.domain.jsontext import Raw
@@ -157,8 +157,11 @@ class ChangeRoutes:
             return ok({"prn": caller.prn, "nick": caller.nick})
         found = await self._changes.overview(caller)
 
-        def quota(name: str, actual: float, unit: str) -> dict[str, object]:
-            return {"Name": name, "Actual": round(actual, 6), "Max": 0, "Unit": unit}
+        def quota(name: str, actual: float, most: int | None, unit: str) -> dict[str, object]:
+            scale = _GIB if unit == "GiB" else 1
+            return {
+                "Name": name, "Actual": round(actual / scale, 6), "Max": round((most or 0) / scale, 6), "Unit": unit,
+            }  # fmt: skip
 
         top = []
         for row in found.top:
@@ -175,12 +178,12 @@ class ChangeRoutes:
                 }
             )
         subscription = {
-            "plan-id": "prn::subscriptions:FREE",
+            "plan-id": plans.PREFIX + found.plan,
             "billing": {"Type": "", "AmountDue": 0, "Currency": "", "VatRegion": ""},
             "quota-stats": {
-                "BANDWIDTH": quota("BANDWIDTH", 0, "GiB"),
-                "DEVICES": quota("DEVICES", found.devices, "Piece"),
-                "OBJECTS": quota("OBJECTS", found.objects_bytes / _GIB, "GiB"),
+                "BANDWIDTH": quota("BANDWIDTH", 0, found.limits.bandwidth_bytes, "GiB"),
+                "DEVICES": quota("DEVICES", found.devices, found.limits.devices, "Piece"),
+                "OBJECTS": quota("OBJECTS", found.objects_bytes, found.limits.objects_bytes, "GiB"),
             },
         }
         return ok({"prn": caller.prn, "nick": caller.nick, "subscription": subscription, "top-devices": top})

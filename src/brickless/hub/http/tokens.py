@@ -1,14 +1,15 @@
-"""The routes of /tokens (contract section 6.2), and of /apps/scopes, which names what a token may have."""
+"""The routes of /tokens (contract section 6.2)."""
 
 from __future__ import annotations
 
-from brickless.hub.domain import jsontext, scopes
+from brickless.hub.domain import jsontext
 from brickless.hub.domain.errors import Malformed
 from brickless.hub.domain.filters import page_number
 from brickless.hub.domain.jsontext import Raw, text_field
 from brickless.hub.domain.prn import api_token
 from brickless.hub.domain.values import ApiToken
 from brickless.hub.http import encoding
+from brickless.hub.http.apps import base_scope
 from brickless.hub.http.messages import Request, Response, ok
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.tokens import ApiTokens
@@ -30,15 +31,10 @@ def _token(value: ApiToken, secret: str = "", *, parsed: bool = False) -> Raw:
         members["secret"] = secret
     members["scopes"] = value.scopes.split()
     if parsed:
-        members["parse-scopes"] = [_scope(scope) for scope in value.scopes.split()]
+        members["parse-scopes"] = [base_scope(scope) for scope in value.scopes.split()]
     members["deleted"] = False
     members["expire-at"] = encoding.rfc3339(value.expires_ms)
     return jsontext.struct(members)
-
-
-def _scope(name: str) -> dict[str, object]:
-    word = name.removeprefix(scopes.PREFIX)
-    return {"id": word, "service": "prn:pantahub.com:apis:/base", "description": dict(scopes.BASE)[word]}
 
 
 class TokenRoutes:
@@ -47,7 +43,7 @@ class TokenRoutes:
     def __init__(self, tokens: ApiTokens) -> None:
         self._tokens = tokens
 
-    def services(self) -> tuple[Service, ...]:
+    def service(self) -> Service:
         """The routes."""
         routes = (
             Route("POST", "", self.create, summary="Make an API token"),
@@ -55,12 +51,7 @@ class TokenRoutes:
             Route("GET", "{id}", self.get, summary="One API token"),
             Route("DELETE", "{id}", self.delete, summary="Delete an API token"),
         )
-        scope_list = Route("GET", "scopes", self.scopes, public=True, summary="The scopes that exist")
-        return Service("/tokens/", routes), Service("/apps/", (scope_list,))
-
-    async def scopes(self, _request: Request) -> Response:
-        """GET /apps/scopes."""
-        return ok([_scope(scopes.PREFIX + word) for word, _ in scopes.BASE])
+        return Service("/tokens/", routes)
 
     async def create(self, request: Request) -> Response:
         """POST /tokens/."""

@@ -9,6 +9,8 @@ from brickless.hub.domain import identity as identities
 from brickless.hub.domain import prn, scopes
 from brickless.hub.domain.errors import Forbidden, LoginFailed, Malformed, NotFound, Precondition, Unauthenticated
 from brickless.hub.domain.values import Account, CallerType, Identity
+from brickless.hub.services.apps import Apps
+from brickless.hub.services.oauth import OAuth
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.tokens import ApiTokens
 
@@ -33,6 +35,8 @@ class Auth:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._tokens = ApiTokens(parts)
+        self._apps = Apps(parts)
+        self._oauth = OAuth(parts)
 
     async def login(self, username: str, password: str, scope: str, *, address: str) -> str:
         """A token for a name and a password. Raises LoginFailed, or RateLimited after too many failures."""
@@ -57,6 +61,8 @@ class Auth:
         device_id = prn.device_id(username)
         if device_id is not None:
             return await self._device_claims(device_id, password, granted), policy.token_life_s
+        if prn.is_app(username):
+            return await self._apps.claims(username, password), policy.token_life_s
         by_token = await self._tokens.claims(username, password)
         if by_token is not None:
             return by_token, policy.anonymous_token_life_s
@@ -174,7 +180,8 @@ class Auth:
     async def _still_there(self, claims: dict[str, object]) -> bool:
         token_id = claims.get("token_id")
         if isinstance(token_id, str):
-            return await self._tokens.still_valid(token_id)
+            still = self._oauth.still_granted if "aud" in claims else self._tokens.still_valid
+            return await still(token_id)
         device_id = prn.device_id(str(claims.get("prn")))
         if device_id is None:
             return True
@@ -211,11 +218,8 @@ class Auth:
             raise Precondition("An account's id is given by the hub")
         self._check_account_fields(email, nick, password)
         challenge = parts.entropy.word(15) if parts.policy.verify_email else ""
-        account = await self.create_account(email, nick, password, challenge=challenge)
+        account = await self.create_account(email, nick, password, challenge=challenge, verify_url=verify_url)
         parts.registrations.spend(f"account {address}")
-        if challenge:
-            link = f"{verify_url}?id={account.id}&challenge={challenge}"
-            await parts.mailer.send(email, "Verify your account", f"Open this address:\n\n{link}\n")
         return account
 
     @staticmethod
@@ -233,9 +237,17 @@ class Auth:
             raise Precondition(f"A password has at most {MAX_PASSWORD_CHARS} characters")
 
     async def create_account(
-        self, email: str, nick: str, password: str, *, challenge: str = "", role: str = "user", demo: bool = False
+        self,
+        email: str,
+        nick: str,
+        password: str,
+        *,
+        challenge: str = "",
+        verify_url: str = "",
+        role: str = "user",
+        demo: bool = False,
     ) -> Account:
-        """Store a new account. Raises Precondition when nick or address is taken, whatever their case."""
+        """Store a new account, and the mail with its challenge. Raises Precondition when nick or address is taken."""
         parts = self._parts
         self._check_account_fields(email, nick, password)
         record_id, now_ms = parts.entropy.record_id(), parts.clock.now_ms()
@@ -254,9 +266,13 @@ class Auth:
             modified_ms=now_ms,
         )
         async with parts.db.write() as session:
-            added = await session.accounts.add(account)
-        if not added:
-            raise Precondition("Email or Nick already in use")
+            if not await session.accounts.add(account):
+                raise Precondition("Email or Nick already in use")
+            if challenge:
+                link = f"{verify_url}?id={account.id}&challenge={challenge}"
+                await parts.post.post(session, email, "Verify your account", f"Open this address:\n\n{link}\n")
+        if challenge:
+            await parts.post.hurry()
         return account
 
     async def verify_email(self, record_id: str, challenge: str) -> Account:
@@ -285,9 +301,10 @@ class Auth:
             return
         claims: dict[str, object] = {"prn": account.prn, "modified": account.modified_ms}
         token = parts.signer.sealed(_RECOVERY, claims, now_s=parts.now_s(), life_s=parts.policy.recovery_token_life_s)
-        await parts.mailer.send(
-            account.email, "Set a new password", f"Open this address:\n\n{reset_url}#token={token}\n"
-        )
+        text = f"Open this address:\n\n{reset_url}#token={token}\n"
+        async with parts.db.write() as session:
+            await parts.post.post(session, account.email, "Set a new password", text)
+        await parts.post.hurry()
 
     async def set_password(self, token: str, password: str) -> None:
         """Set a password with a recovery token. Raises Malformed for a bad token or one that was used."""

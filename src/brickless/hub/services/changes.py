@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from brickless.hub.domain.errors import Malformed
+from brickless.hub.domain.plans import Limits
 from brickless.hub.domain.values import Device, Identity, Step, Summary, Trail
 from brickless.hub.services.parts import Parts
+from brickless.hub.services.subscriptions import limits_of
 
 MAX_PAGE = 250
 _TOP = 5
@@ -18,6 +20,8 @@ class Overview(NamedTuple):
     devices: int
     objects_bytes: int
     top: list[Summary]
+    plan: str
+    limits: Limits
 
 
 class Changes:
@@ -57,5 +61,6 @@ class Changes:
             ids = await session.devices.ids_of(caller.account)
             used = await session.objects.usage_bytes(caller.account)
             rows = await session.trails.summaries(caller.account, None)
+            plan, limits = await limits_of(self._parts, session, caller.account)
         rows.sort(key=lambda row: max(row.trail_touched_ms, row.device.modified_ms), reverse=True)
-        return Overview(len(ids), used, rows[:_TOP])
+        return Overview(len(ids), used, rows[:_TOP], plan, limits)

@@ -14,6 +14,7 @@ from brickless.hub.domain.jsontext import Value, load_stored
 from brickless.hub.domain.values import CallerType, Device, Identity, JoinToken
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
+from brickless.hub.services.subscriptions import require_device
 
 _NICK = re.compile(r"[a-zA-Z0-9_\-+%]{1,64}\Z")
 _MAX_SECRET_CHARS = 128
@@ -96,6 +97,8 @@ class Devices:
             modified_ms=now_ms,
         )
         async with parts.db.write() as session:
+            if owner:
+                await require_device(parts, session, owner)
             added = await session.devices.add(device)
             if not added and not draft.nick:  # a pet name met another one: a longer one will not
                 device = replace(device, nick=f"{device.nick}_{entropy.word(6)}")
@@ -217,6 +220,8 @@ class Devices:
                 self._check_put(caller, device, draft)
                 self._check_challenge(device, challenge)
                 changed = self._changed(caller, device, draft, secret_hash)
+                if changed.owner != device.owner:
+                    await require_device(parts, session, changed.owner)
                 updated = await session.devices.update(changed)
                 if not updated and not draft.nick and changed.nick != device.nick:
                     # A pet name met another one: a longer one will not.

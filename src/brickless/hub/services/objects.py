@@ -13,7 +13,8 @@ from brickless.hub.domain.state import is_sha, objects_by_path
 from brickless.hub.domain.values import Identity, StoredObject
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Claims, Session
-from brickless.hub.services.possession import linked, require_quota
+from brickless.hub.services.possession import linked
+from brickless.hub.services.subscriptions import require_space
 from brickless.hub.services.trails import Trails
 
 
@@ -71,11 +72,11 @@ class Objects:
                 source = (await session.objects.public_sources([request.sha])).get(request.sha)
                 if source is not None:
                     record = linked(source, owner, request.name, now_ms)
-                    await require_quota(self._parts, session, owner, record.size_bytes)
+                    await require_space(self._parts, session, owner, record.size_bytes)
                     await session.objects.put(record)
                     return record, True
             replaced_bytes = known.size_bytes if known is not None else 0
-            await require_quota(self._parts, session, owner, request.size_bytes - replaced_bytes)
+            await require_space(self._parts, session, owner, request.size_bytes - replaced_bytes)
             record = StoredObject(
                 owner=owner,
                 sha=request.sha,

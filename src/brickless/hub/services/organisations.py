@@ -178,9 +178,10 @@ class Organisations:
                 expires_ms=now_ms + _INVITATION_LIFE_MS,
             )
             await session.organisations.invite(invitation)
-        link = f"{accept_url}#{token}"
-        text = f"You are invited to the organisation {org.nick} as {wanted}.\n\nOpen this address:\n\n{link}\n"
-        await parts.mailer.send(email, f"Invitation to {org.nick}", text)
+            link = f"{accept_url}#{token}"
+            text = f"You are invited to the organisation {org.nick} as {wanted}.\n\nOpen this address:\n\n{link}\n"
+            await parts.post.post(session, email, f"Invitation to {org.nick}", text)
+        await parts.post.hurry()
         return invitation, token
 
     async def invitations(self, caller: Identity, nick: str) -> list[Invitation]:

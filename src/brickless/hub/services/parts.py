@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from brickless.hub.domain.policy import Policy
 from brickless.hub.services.limits import Limiter
+from brickless.hub.services.mail import Post
 from brickless.hub.services.polls import PollCache
-from brickless.hub.services.ports import Blobs, Clock, Database, Entropy, Events, Mailer, Secrets, Signer
+from brickless.hub.services.ports import Blobs, Clock, Database, Entropy, Events, Secrets, Signer
 from brickless.hub.services.presence import Presence
 
 
@@ -22,7 +23,7 @@ class Parts:
     secrets: Secrets
     signer: Signer
     events: Events
-    mailer: Mailer
+    post: Post
     polls: PollCache
     presence: Presence
     logins: Limiter

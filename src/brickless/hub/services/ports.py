@@ -26,6 +26,7 @@ from brickless.hub.domain.values import (
     Trail,
 )
 from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
+from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
 
 
 class Accounts(Protocol):
@@ -310,6 +311,10 @@ class Session(Protocol):
     devices: Devices
     join_tokens: JoinTokens
     api_tokens: ApiTokens
+    apps: Apps
+    authorizations: Authorizations
+    subscriptions: Subscriptions
+    mails: Mails
     organisations: Organisations
     trails: Trails
     objects: Objects
@@ -443,8 +448,18 @@ class Events(Protocol):
         """Called after the change is durable."""
 
 
+class MailRefused(Exception):  # noqa: N818 - a server refuses, nothing went wrong in us
+    """A message could not be handed over. `final`: another try would end the same way."""
+
+    def __init__(self, why: str, *, final: bool) -> None:
+        super().__init__(why)
+        self.final = final
+
+
 class Mailer(Protocol):
-    """Mail to people."""
+    """Mail to people. `is_local`: handing over is quick and needs no network."""
+
+    is_local: bool
 
     async def send(self, to: str, subject: str, text: str) -> None:
-        """Hand a message over."""
+        """Hand a message over. Raises MailRefused."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from brickless.hub.domain.errors import TooLarge, Unprocessable
+from brickless.hub.domain.errors import Unprocessable
 from brickless.hub.domain.state import CheckedState
 from brickless.hub.domain.values import StoredObject
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
+from brickless.hub.services.subscriptions import require_space
 
 _SHOWN = 5
 
@@ -28,7 +29,7 @@ async def require_objects(parts: Parts, session: Session, owner: str, state: Che
         sources = await session.objects.public_sources(missing)
         links = [linked(source, owner, source.name, parts.clock.now_ms()) for source in sources.values()]
         if links:
-            await require_quota(parts, session, owner, sum(link.size_bytes for link in links))
+            await require_space(parts, session, owner, sum(link.size_bytes for link in links))
             await session.objects.put_many(links)
         missing = [sha for sha in missing if sha not in sources]
     if missing:
@@ -39,10 +40,3 @@ async def require_objects(parts: Parts, session: Session, owner: str, state: Che
 def linked(source: StoredObject, owner: str, name: str, now_ms: int) -> StoredObject:
     """A record of `owner` for bytes that somebody else made public."""
     return replace(source, owner=owner, name=name, linked=True, has_bytes=True, created_ms=now_ms, modified_ms=now_ms)
-
-
-async def require_quota(parts: Parts, session: Session, owner: str, more_bytes: int) -> None:
-    """Raise TooLarge when an account would store more than its quota."""
-    quota_bytes = parts.policy.account_quota_bytes
-    if quota_bytes and await session.objects.usage_bytes(owner) + more_bytes > quota_bytes:
-        raise TooLarge(f"Quota exceeded; the account may store {quota_bytes} bytes")
