@@ -21,7 +21,8 @@ from brickless.store.objects import PART, ObjectStore, is_sha, read_chunks
 from brickless.store.repo import Repository, RepositoryError, load_state
 
 MAX_REPOSITORIES = 500
-_NOT_ENTERED = frozenset({"proc", "sys", "dev", "node_modules", ".git", ".venv"})
+# The kernel's own file systems. Nothing else is passed over: a folder of projects may well be called `dev`.
+_NOT_ENTERED = frozenset({"/proc", "/sys", "/dev"})
 
 
 class Fault(NamedTuple):
@@ -105,28 +106,39 @@ def forget_damaged(store: ObjectStore, faults: Iterable[Fault]) -> None:
             store.remove(fault.sha)
 
 
-def find_repositories(roots: Iterable[str], store: ObjectStore) -> list[Repository]:
-    """Every repository below `roots` that uses this pool. Symlinks are not followed.
+def find_repositories(
+    roots: Iterable[str], store: ObjectStore, *, unread: Callable[[str], None] = lambda _: None
+) -> list[Repository]:
+    """Every repository below `roots` that uses this pool, bare ones as well. Symlinks are not followed.
 
-    Raises RepositoryError for one whose configuration cannot be read, UserError when there are too many.
+    `unread` hears of folders that may not be read. Raises RepositoryError for a repository whose configuration cannot
+    be read, UserError when there are too many.
     """
     pool = os.path.realpath(store.root)
     found: dict[str, Repository] = {}
     for root in roots:
         # A root that is misspelt must not make its repositories look gone.
         os.stat(root)
-        for directory in _walk(os.path.abspath(root)):
-            if os.path.isfile(os.path.join(directory, ".pvr", "json")) and os.path.realpath(directory) not in found:
-                repo = Repository.open(directory)
+        for directory in _walk(os.path.abspath(root), unread):
+            for repo in _repositories_at(directory):
                 if os.path.realpath(repo.objects.root) == pool:
-                    found[os.path.realpath(directory)] = repo
+                    found.setdefault(os.path.realpath(repo.meta), repo)
         if len(found) > MAX_REPOSITORIES:
             raise UserError(
                 "gc-too-many-repositories",
                 f"more than {MAX_REPOSITORIES} repositories use the pool {pool}",
                 hint="Remove old working copies first; each must be locked while objects are removed.",
             )
-    return [found[directory] for directory in sorted(found)]
+    return [found[meta] for meta in sorted(found)]
+
+
+def _repositories_at(directory: str) -> Iterator[Repository]:
+    """The repository whose working tree this folder is, and the bare one that it is itself (pvr.md 2.1)."""
+    if os.path.isfile(os.path.join(directory, ".pvr", "json")):
+        yield Repository.open(directory)
+    has = {name for name in ("objects", "config") if os.path.exists(os.path.join(directory, name))}
+    if has and os.path.isfile(os.path.join(directory, "json")):
+        yield Repository.bare(directory)
 
 
 def needed_by(repo: Repository) -> set[str]:
@@ -159,13 +171,18 @@ def collect(
             for repo in found:
                 locks.enter_context(repo.lock())
         needed = set[str]().union(*(needed_by(repo) for repo in found))
-        result = _sort(store, needed, tuple(repo.dir for repo in found), now_s - older_than_s)
+        result = _sort(store, needed, tuple(_place(repo) for repo in found), now_s - older_than_s)
         if not dry_run:
             for item in result.waste:
                 atomic.discard(os.path.join(store.root, item.name))
             if result.waste:
                 atomic.sync_dir(store.root)
     return result
+
+
+def _place(repo: Repository) -> str:
+    """The folder that a person knows a repository by."""
+    return repo.dir if os.path.basename(repo.meta) == ".pvr" else repo.meta
 
 
 def _sort(store: ObjectStore, needed: set[str], repositories: tuple[str, ...], before_s: float) -> Collected:
@@ -191,8 +208,8 @@ def _sort(store: ObjectStore, needed: set[str], repositories: tuple[str, ...], b
     return Collected(repositories, tuple(waste), kept, young, linked)
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Every folder below `root`, itself included; what may not be read is passed over, as nothing of ours is there."""
+def _walk(root: str, unread: Callable[[str], None]) -> Iterator[str]:
+    """Every folder below `root`, itself included."""
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -202,7 +219,9 @@ def _walk(root: str) -> Iterator[str]:
                 waiting += [
                     entry.path
                     for entry in entries
-                    if entry.is_dir(follow_symlinks=False) and entry.name not in _NOT_ENTERED and entry.name != ".pvr"
+                    if entry.is_dir(follow_symlinks=False) and entry.name != ".pvr" and entry.path not in _NOT_ENTERED
                 ]
         except PermissionError:
-            continue
+            unread(folder)
+        except FileNotFoundError:
+            continue  # it went away while we looked

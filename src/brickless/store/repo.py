@@ -142,6 +142,12 @@ class Repository:
         return cls(directory, _load_config(meta), meta)
 
     @classmethod
+    def bare(cls, folder: str) -> Repository:
+        """A repository without a working tree: `json`, and `objects` or a `config` that names a pool (pvr.md 2.1)."""
+        meta = os.path.abspath(folder)
+        return cls(os.path.dirname(meta), _load_config(meta), meta)
+
+    @classmethod
     def init(cls, directory: str, *, spec: str = SPEC, objects_dir: str = "") -> Repository:
         """Make a repository. Raises UserError when there is one. The state is written last: it is what makes it one."""
         directory = os.path.abspath(directory)

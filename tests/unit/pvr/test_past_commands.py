@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,61 @@ def test_gc_keeps_what_any_state_of_any_repository_needs(pvr: Any, repo: Path, h
     assert not waste.exists()
     assert (pool() / sha(b"squash 1")).exists(), "undo needs it"
     assert pvr("fsck").out == ""
+
+
+def put_bare(folder: Path, sha: str, config: dict[str, str]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "json").write_text(json.dumps({"#spec": "pantavisor-service-system@1", "x": sha}))
+    (folder / "config").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("place", ["bare", "dev/deep/bare", "proc/bare", ".git/bare"])
+def test_gc_keeps_what_only_a_bare_repository_names(
+    pvr: Any, repo: Path, home: Path, tmp_path: Path, place: str
+) -> None:
+    pool = home / ".pvr/objects"
+    sha, loose = "ab" * 32, "cd" * 32
+    for name in (sha, loose):
+        (pool / name).write_bytes(b"x")
+    put_bare(tmp_path / place, sha, {"ObjectsDir": str(pool)})
+    put_bare(tmp_path / "other", loose, {"ObjectsDir": "pool-of-its-own"})
+    done = pvr("gc", "--delete", "--older-than", "-1", "--json", str(tmp_path)).json()
+    assert done["objects"] == [loose]
+    assert (pool / sha).exists()
+
+
+def test_gc_knows_an_unpacked_export_whose_objects_lie_beside_it(pvr: Any, repo: Path, tmp_path: Path) -> None:
+    pvr("export", str(tmp_path / "x.tar"))
+    bare = tmp_path / "unpacked"
+    bare.mkdir()
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        archive.extractall(bare)
+    (bare / "objects" / ("ab" * 32)).write_bytes(b"loose")
+    flags = ("--older-than", "-1", "--objects", str(bare / "objects"), "--json", str(tmp_path))
+    assert pvr("gc", "--delete", *flags).json()["objects"] == ["ab" * 32]
+    pvr("inspect", str(bare))
+    other = tmp_path / "clone"
+    pvr("clone", str(bare), str(other))
+
+
+def test_gc_removes_nothing_while_a_folder_may_not_be_read(
+    pvr: Any, repo: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / ".pvr/objects" / ("ab" * 32)).write_bytes(b"loose")
+    secret = repo / "secret"
+    secret.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path) == str(secret):
+            raise PermissionError(13, "no", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    ran = pvr("gc", "--delete", "--older-than", "-1", str(repo), code=3)
+    assert str(secret) in ran.err
+    assert (home / ".pvr/objects" / ("ab" * 32)).exists()
+    assert str(secret) in pvr("gc", "--older-than", "-1", str(repo)).err
 
 
 def test_gc_spares_the_young_and_the_linked(pvr: Any, repo: Path) -> None:

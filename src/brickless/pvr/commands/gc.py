@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from brickless.core.errors import UserError
 from brickless.pvr import cli
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
@@ -20,16 +21,27 @@ _DAY_S = 86400
 def command(env: Env, folders: tuple[str, ...], delete: bool, older_than: float, objects: str) -> None:
     """Find objects of the pool that no repository below FOLDER (default: the home folder) needs.
 
-    What a repository's committed state, its history or its marks name is kept, and so is everything that is linked
-    into a checkout. Name every folder in which you keep repositories that use this pool. One that cannot be read
-    stops the removal; all are locked meanwhile.
+    What a repository's committed state, its history or its marks name is kept, also that of bare repositories
+    (`json` beside `objects` or `config`, as an unpacked export), and so is everything that is linked into a checkout.
+    Name every folder in which you keep repositories that use this pool. One that cannot be read stops the removal;
+    all are locked meanwhile.
     """
     from brickless.pvr import pool
     from brickless.pvr.progress import human_size
     from brickless.store.objects import ObjectStore
 
     store = ObjectStore(objects or env.objects_dir)
-    repositories = pool.find_repositories(folders or (os.path.expanduser("~"),), store)
+    unread: list[str] = []
+    repositories = pool.find_repositories(folders or (os.path.expanduser("~"),), store, unread=unread.append)
+    if unread and delete:
+        raise UserError(
+            "gc-unread-folder",
+            f"{unread[0]} may not be read{f', nor may {len(unread) - 1} more' if unread[1:] else ''}: "
+            "what the repositories in it need is not known. Nothing was removed.",
+            hint="Name the folders in which you keep repositories: pvr gc --delete FOLDER...",
+        )
+    for folder in unread:
+        env.warn(f"{folder} may not be read; whatever repositories lie in it are not counted")
     done = pool.collect(
         store, repositories, older_than_s=max(0.0, older_than) * _DAY_S, now_s=time.time(), dry_run=not delete
     )

@@ -62,4 +62,5 @@ def _put_local(env: Env, here: Repository, location: str) -> None:
         with other.lock():
             other.replace_state(entries, action="put", message=here.dir)
     else:
-        atomic.write_file(os.path.join(target.meta, "json"), canonical.dumps(entries))
+        with Repository.bare(target.meta).lock():
+            atomic.write_file(os.path.join(target.meta, "json"), canonical.dumps(entries))
