@@ -48,6 +48,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
     "umoci": lambda: shutil.which("umoci") is not None,
     "skopeo": lambda: shutil.which("skopeo") is not None,
+    "buildah": lambda: shutil.which("buildah") is not None and shutil.which("podman") is not None,
     "registry": lambda: shutil.which("docker-registry") is not None,
     "softhsm": lambda: shutil.which("softhsm2-util") is not None and shutil.which("pkcs11-tool") is not None,
     "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,

@@ -7,9 +7,7 @@ attributes, content.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,20 +15,11 @@ from typing import Any
 
 import pytest
 
-from brickless.image import debian
 from brickless.linux import process
-from brickless.oci import squashfs
-from brickless.oci.flatten import Flattener
 from brickless.oci.layout import LayoutWriter
-from brickless.oci.sources import open_image
 from brickless.testkit.archives import file, folder, hardlink, symlink, tar_of
-from brickless.testkit.debian_image import (
-    GZIP,
-    PLAIN,
-    DebLayer,
-    debian_layer,
-    write_image,
-)
+from brickless.testkit.debian_image import GZIP, PLAIN, debian_layer, debian_layers, write_image
+from brickless.testkit.unpacked import by_umoci, by_us
 
 CACHE = Path(__file__).parents[2] / ".cache" / "debian"
 pytestmark = pytest.mark.needs("root", "umoci")
@@ -39,15 +28,7 @@ CAPABILITY = bytes([1, 0, 0, 2, 0, 4, 0, 0, *([0] * 12)]).decode()
 
 
 def packages(*names: str, closure: bool = True) -> Layers:
-    """A Debian system of some packages, a third of them in each layer."""
-    debs = debian.fetch(names, CACHE, closure=closure)
-    layers: Layers = []
-    for part in range(3):
-        with Flattener(keep_folder_links=True) as flattener:
-            for deb in debs[part::3]:
-                flattener.add(DebLayer(deb))
-            layers.append((b"".join(flattener.tar_chunks()), (GZIP, PLAIN, GZIP)[part]))
-    return layers
+    return debian_layers(names, CACHE, closure=closure)
 
 
 def features() -> Layers:
@@ -123,57 +104,6 @@ IMAGES: dict[str, Callable[[], Layers]] = {
     "three thousand files": many,
     "GNU headers": gnu,
 }
-
-
-def described(root: Path) -> dict[bytes, tuple[Any, ...]]:
-    """Every entry below a folder: what there is to compare. Hard links by the set of their names."""
-    found: dict[bytes, tuple[Any, ...]] = {}
-    names: dict[int, list[bytes]] = {}
-    base = os.fsencode(root)
-    for parent, folders, files in os.walk(base):
-        for name in folders + files:
-            path = os.path.join(parent, name)
-            info = os.lstat(path)
-            relative = os.path.relpath(path, base)
-            kind = stat.S_IFMT(info.st_mode)
-            what: Any = None
-            if kind == stat.S_IFREG:
-                what = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest()
-                if info.st_nlink > 1:
-                    names.setdefault(info.st_ino, []).append(relative)
-            elif kind == stat.S_IFLNK:
-                what = os.readlink(path)
-            elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-                what = info.st_rdev
-            mode = 0 if kind == stat.S_IFLNK else stat.S_IMODE(info.st_mode)
-            xattrs = tuple(
-                sorted(
-                    (n, os.getxattr(path, n, follow_symlinks=False)) for n in os.listxattr(path, follow_symlinks=False)
-                )
-            )
-            time_s = int(info.st_mtime) if kind == stat.S_IFREG else None
-            found[relative] = (kind, mode, info.st_uid, info.st_gid, what, xattrs, time_s)
-    for group in names.values():
-        for name in group:
-            found[name] = (*found[name], tuple(sorted(group)))
-    return found
-
-
-def by_umoci(layout: Path, dest: Path) -> dict[bytes, tuple[Any, ...]]:
-    process.run(["umoci", "unpack", "--image", f"{layout}:latest", str(dest)], purpose="unpack", timeout_s=120)
-    return described(dest / "rootfs")
-
-
-def by_us(source: str, folder: Path) -> dict[bytes, tuple[Any, ...]]:
-    with open_image(source, cache=folder / "cache") as image, Flattener() as flattener:
-        flattener.add_all(image.layers)
-        squashfs.build(flattener.squashfs_stream(), folder / "root.squashfs")
-    process.run(
-        ["unsquashfs", "-q", "-n", "-strict-errors", "-d", str(folder / "root"), str(folder / "root.squashfs")],
-        purpose="unpack",
-        timeout_s=120,
-    )
-    return described(folder / "root")
 
 
 def write(folder: Path, layers: Layers) -> Path:

@@ -198,3 +198,15 @@ def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+def debian_layers(names: Sequence[str], cache: Path, *, closure: bool = True) -> list[tuple[bytes, str]]:
+    """A Debian system of some packages, a third of them in each layer, each with its compression."""
+    debs = debian.fetch(names, cache, closure=closure)
+    layers: list[tuple[bytes, str]] = []
+    for part in range(3):
+        with Flattener(keep_folder_links=True) as flattener:
+            for deb in debs[part::3]:
+                flattener.add(DebLayer(deb))
+            layers.append((b"".join(flattener.tar_chunks()), (GZIP, PLAIN, GZIP)[part]))
+    return layers
