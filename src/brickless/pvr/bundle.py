@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
@@ -76,13 +79,33 @@ def members(stream: IO[bytes], source: str) -> Iterator[Iterator[Member]]:
 
     Raises HostileInputError for anything that an export does not hold: other names, links, devices, too many members.
     """
+    buffered: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, stream))
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        with _uncompressed(buffered) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
             yield _members(archive, source)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise HostileInputError(f"{source} is no readable export: {error or 'it is empty'}.") from error
+    finally:
+        buffered.detach()  # the stream is the caller's
+
+
+@contextmanager
+def _uncompressed(stream: io.BufferedReader) -> Iterator[IO[bytes]]:
+    """The archive's own bytes, by the magic numbers of gzip, bzip2 and xz."""
+    start = stream.peek(6)
+    if start.startswith(b"\x1f\x8b"):
+        with gzip.open(stream) as plain:
+            yield cast(IO[bytes], plain)
+    elif start.startswith(b"BZh"):
+        with bz2.open(stream) as unpacked:
+            yield cast(IO[bytes], unpacked)
+    elif start.startswith(b"\xfd7zXZ\x00"):
+        with lzma.open(stream) as unxz:
+            yield cast(IO[bytes], unxz)
+    else:
+        yield stream
 
 
 def _members(archive: tarfile.TarFile, source: str) -> Iterator[Member]:

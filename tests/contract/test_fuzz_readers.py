@@ -1,0 +1,27 @@
+"""A short campaign of foreign bytes against every reader; `make bench B=fuzz-readers` runs long ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from brickless.testkit.fuzz_readers import campaign, targets
+
+
+@pytest.mark.parametrize("seed", [1, 2026])
+def test_no_bytes_break_a_reader(seed: int) -> None:
+    outcome = campaign(seed, inputs=2500)
+    assert [(finding.target, finding.reason) for finding in outcome.findings] == []
+    assert len(outcome.by_target) == 11
+    assert outcome.accepted > 100
+    assert outcome.refused > 100
+
+
+def test_what_the_mutations_start_from_is_good() -> None:
+    with targets() as readers:
+        for target in readers:
+            if target.name not in (
+                "pem",
+                "state",
+            ):  # each of those files holds one of three things; numbers are no state
+                for data in target.good:
+                    target.read(data)
