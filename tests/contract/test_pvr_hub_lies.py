@@ -15,6 +15,7 @@ import pytest
 
 from brickless.pvr import http
 from brickless.pvr.main import run
+from brickless.testkit.certificates import Authority
 
 BIG = bytes(range(256)) * 20_000
 SHA = hashlib.sha256(BIG).hexdigest()
@@ -359,6 +360,101 @@ def test_an_access_token_goes_to_the_named_hosts_and_asks_nothing(pvr: Any, hub:
     assert "401" in pvr("--access-token", "bad", "get", "me/dev", code=3).err
     assert hub.count("POST", "/auth/login") == 0
     assert all("Authorization" not in headers for _, path, headers in hub.seen if "/s3/" in path)
+
+
+def test_a_bare_403_is_an_error_and_no_crash(pvr: Any, hub: FakeHub) -> None:
+    hub.rules.append(on("GET", "/me/dev", lambda handler: handler.reply(403)))
+    err = pvr("get", "me/dev", code=3).err
+    assert "403" in err
+    assert "Traceback" not in err
+
+
+def test_a_guest_never_takes_the_place_of_a_user(pvr: Any, hub: FakeHub) -> None:
+    """A user's token that has expired for good: the guest may read, but the user's entry stays the user's."""
+
+    def guest(handler: Handler) -> bool:
+        if json.loads(handler.body or b"{}").get("username", "").endswith("/anon"):
+            hub.tokens.add("guest")
+            return handler.json({"token": "guest"})
+        return False
+
+    endpoint = f"{hub.url}/auth"
+    hub.rules += [on("POST", "/auth/login", guest), guarded(hub, endpoint)]
+    path = cache_token(endpoint, "expired")
+    pvr("get", "me/dev")
+    assert json.loads(path.read_text())["tokens"][f"{endpoint} realm={REALM}"]["access-token"] == "expired"
+    assert "guest" not in path.read_text()
+
+
+# References
+
+
+def test_an_empty_get_asks_where_the_last_one_asked(pvr: Any, hub: FakeHub) -> None:
+    pvr("get", "me/dev")
+    config = json.loads(Path(".pvr/config").read_text())
+    Path(".pvr/config").write_text(json.dumps(config | {"DefaultPutUrl": f"{hub.url}/other/place"}))
+    pvr("get")
+    assert hub.count("GET", "/me/dev/.pvrremote") == 2
+    assert hub.count("GET", "/other/place") == 0
+
+
+def test_merge_knows_every_kind_of_reference(pvr: Any, hub: FakeHub) -> None:
+    pvr("merge", "me/dev#web")
+    assert json.loads(state_bytes())["web/big"] == SHA
+    # A device that is not there: what counts is where it was looked for.
+    assert "127.0.91.9:12368 could not be reached" in pvr("merge", "127.0.91.9", code=3).err
+
+
+# Global flags
+
+
+def test_a_proxy_is_used_as_asked(pvr: Any, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake hub plays the proxy: it sees whole URLs of a host that does not exist."""
+    wanted: list[str] = []
+
+    def through(handler: Handler) -> bool:
+        if not handler.path.startswith("http://"):
+            return False
+        wanted.append(handler.path)
+        return handler.reply(404)
+
+    hub.rules.append(through)
+    pvr("--http-proxy", hub.url, "get", "http://hub.invalid/me/dev", code=3)
+    assert wanted.pop() == "http://hub.invalid/me/dev/.pvrremote"
+    monkeypatch.setenv("http_proxy", hub.url)
+    pvr("get", "http://hub.invalid/me/dev", code=3)
+    assert wanted.pop() == "http://hub.invalid/me/dev/.pvrremote"
+    pvr("--http-proxy", "no", "get", "http://hub.invalid/me/dev", code=3)
+    monkeypatch.setenv("PVR_HTTP_PROXY", "no")
+    pvr("get", "http://hub.invalid/me/dev", code=3)
+    assert wanted == []
+    assert "is no proxy" in pvr("--http-proxy", "nonsense", "get", "http://hub.invalid/me/dev", code=3).err
+
+
+def test_certificates_are_verified_unless_one_says_otherwise(
+    pvr: Any, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, _ = Authority(tmp_path / "ca").server()
+    hub.socket = context.wrap_socket(hub.socket, server_side=True)
+    plain, secure = hub.url, hub.url.replace("http://", "https://")
+    hub.url = secure
+    assert "certificate" in pvr("get", f"{secure}/me/dev", code=3).err.lower()
+    assert hub.seen == []
+    pvr("--insecure", "get", f"{secure}/me/dev")
+    assert pool() == [SHA]
+    monkeypatch.setenv("PVR_INSECURE", "true")
+    pvr("get", f"{secure}/me/dev")
+    hub.url = plain
+
+
+def test_debug_shows_requests_and_no_secret(pvr: Any, hub: FakeHub) -> None:
+    hub.tokens.add("secret-token")
+    hub.rules.append(guarded(hub, f"{hub.url}/auth"))
+    err = pvr("--debug", "--access-token", "secret-token", "get", "me/dev").err
+    assert f"GET {hub.url}/me/dev/.pvrremote" in err
+    assert "200" in err
+    assert "secret-token" not in err
+    assert "DEBUG" not in pvr("--access-token", "secret-token", "get", "me/dev").err
 
 
 def test_user_and_password_need_no_terminal(pvr: Any, hub: FakeHub) -> None:

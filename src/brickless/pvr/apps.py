@@ -6,11 +6,11 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import JsonError, UserError
+from brickless.oci import manifest_src
 from brickless.oci.app import Build
 from brickless.oci.auth import Credentials, DockerConfig
 from brickless.oci.manifest import Platform
@@ -141,6 +141,14 @@ def check_sources(text: str) -> None:
         raise CommandError(3, f"--source {text!r} is not allowed.", hint="Use remote, local, or remote,local.")
 
 
-def is_url(source: str) -> bool:
-    """Whether a root file system is to be fetched first."""
-    return urlsplit(source).scheme in {"http", "https"}
+def protect(env: Env, repo: Repository, name: str) -> None:
+    """Hash the app's volumes anew if any is under dm-verity: what was built must boot (pvr.md 4.4). Under the lock."""
+    enabled = manifest_src.read(Path(repo.dir, name.strip("/"))).get("dm_enabled")
+    if not isinstance(enabled, dict) or not any(enabled.values()):
+        return
+    from brickless.pvr import verity
+
+    done = verity.apply(repo.dir, list(repo.working().entries), name.strip("/"))
+    repo.add([item.hash_file for item in done if item.changed])
+    for item in done:
+        env.say(f"- {'Updated' if item.changed else 'Unchanged verity format'} {item.manifest}")

@@ -24,8 +24,8 @@ class Fetched(NamedTuple):
 
 
 def reference_or_default(env: Env, repo: Repository, text: str) -> Reference:
-    """The reference of the command line, else the repository's own (pvr.md 3.1: get reads DefaultPutUrl)."""
-    chosen = text or repo.config.text("DefaultPutUrl") or repo.config.text("DefaultGetUrl")
+    """The reference of the command line, else where the last one led (not where puts go: pvr.md 8.2, 7)."""
+    chosen = text or repo.config.text("DefaultGetUrl") or repo.config.text("DefaultPutUrl")
     if not chosen:
         raise UserError(
             "reference-needed",

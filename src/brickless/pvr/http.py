@@ -18,7 +18,7 @@ import httpx
 
 from brickless.core import canonical
 from brickless.core.canonical import JsonInput, JsonValue
-from brickless.core.errors import HostileInputError
+from brickless.core.errors import HostileInputError, UserError
 from brickless.pvr.auth import Challenge, TokenCache, parse_challenge
 from brickless.pvr.env import Env
 from brickless.pvr.errors import RefusedError, TransferError
@@ -92,7 +92,7 @@ class Client:
         self._tokens: dict[str, tuple[Challenge, str]] = {}
         self._named_hosts = {_host(env.api_base), _host(env.repo_base)}
         self._guard = threading.RLock()
-        proxy = None if env.http_proxy in {"system", "no", ""} else env.http_proxy
+        proxy = proxy_of(env)
         self._http = httpx.Client(
             verify=not env.insecure,
             trust_env=env.http_proxy == "system",
@@ -239,6 +239,20 @@ class Client:
             self.env.say(f'Endpoint reported "Not ready"; retry in: {retry_after} seconds')
         if self.stop.wait(wait_s):
             raise KeyboardInterrupt
+
+
+def proxy_of(env: Env) -> str | None:
+    """The proxy that --http-proxy names, None for `system` and `no`. Raises UserError when it is none of them."""
+    if env.http_proxy in {"system", "no", ""}:
+        return None
+    parts = urlsplit(env.http_proxy)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UserError(
+            "http-proxy",
+            f"--http-proxy {env.http_proxy!r} is no proxy.",
+            hint="Use system, no, or a URL as in http://proxy.example.org:3128.",
+        )
+    return env.http_proxy
 
 
 def _foreign(url: str, endpoint: str, status: int) -> RefusedError:

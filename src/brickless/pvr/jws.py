@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from brickless.core.errors import HostileInputError, UserError
@@ -41,6 +43,7 @@ _BROKEN_CERTIFICATE = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
     UnsupportedAlgorithm,
+    CryptographyDeprecationWarning,
 )
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "RS256": hashes.SHA256,
@@ -113,8 +116,8 @@ def load_public_keys(pem: bytes, *, name: str) -> list[PublicKey]:
 def load_certificates(pem: bytes, *, name: str) -> list[x509.Certificate]:
     """Every `CERTIFICATE` block of a PEM file, in file order (a chain: leaf first)."""
     try:
-        return [x509.load_pem_x509_certificate(block) for block in _blocks(pem, b"CERTIFICATE")]
-    except ValueError as error:
+        return [_strictly(x509.load_pem_x509_certificate, block) for block in _blocks(pem, b"CERTIFICATE")]
+    except _BROKEN_CERTIFICATE as error:
         raise UserError(
             "certificate-unreadable", f"{name} holds a certificate that cannot be read", context=str(error)
         ) from error
@@ -171,6 +174,13 @@ def verify(key: PublicKey, alg: str, signature: bytes, data: bytes) -> bool:
     return True
 
 
+def _strictly(load: Callable[[bytes], x509.Certificate], data: bytes) -> x509.Certificate:
+    """Load a certificate; what the library only warns of (a serial number below 1) is broken to us, today already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CryptographyDeprecationWarning)
+        return load(data)
+
+
 def parse_x5c(values: object) -> list[x509.Certificate]:
     """The chain of a JWS header: standard base64 DER, leaf first. Bounded; anything malformed is hostile."""
     if not isinstance(values, list) or not values or len(values) > MAX_CHAIN:
@@ -180,7 +190,7 @@ def parse_x5c(values: object) -> list[x509.Certificate]:
         if not isinstance(value, str):
             raise HostileInputError("an x5c member is not text")
         try:
-            chain.append(x509.load_der_x509_certificate(base64.b64decode(value, validate=True)))
+            chain.append(_strictly(x509.load_der_x509_certificate, base64.b64decode(value, validate=True)))
         except (binascii.Error, *_BROKEN_CERTIFICATE) as error:
             raise HostileInputError(f"an x5c member is not a certificate: {error}") from error
     return chain

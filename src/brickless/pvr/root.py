@@ -62,6 +62,7 @@ COMMANDS = _table(
     ("fsck", (), "Check every object of the committed state, and mend what is not whole."),
     ("dm-convert", ("dmc",), "Protect a volume with dm-verity."),
     ("dm-apply", ("dma",), "Compute the dm-verity hashes of protected volumes anew."),
+    ("fakeroot", (), "Run a program as if it were root's."),
     ("global-config", (), "Show or change the global settings."),
     ("completion", ("com",), "Print a shell completion script."),
     ("manpages", (), "Write the manual pages."),

@@ -330,9 +330,12 @@ class Repository:
         cache.save(files)
         return Added(added, skipped, unmatched)
 
-    def commit(self, message: str, *, report: Callable[[Change], None] = lambda _: None) -> list[Change]:
+    def commit(
+        self, message: str, *, spec: str = "", report: Callable[[Change], None] = lambda _: None
+    ) -> list[Change]:
         """Make the working tree the committed state (pvr.md 2.7). Call under `lock`. Returns what changed.
 
+        `spec` is the format that the state is of from now on; empty: the one it has.
         Objects are stored first, each hashed while it is copied, so that what is committed is what was stored.
         """
         cache = self.stat_cache()
@@ -343,6 +346,8 @@ class Repository:
         kinds = [("add", status.added), ("change", status.changed), ("remove", status.removed)]
         changes = [(kind, path) for kind, paths in kinds for path in paths]
         entries = working.entries
+        if spec:
+            entries[SPEC_KEY] = spec
         self._store_objects(entries)
         done: list[Change] = []
         for kind, path in changes:

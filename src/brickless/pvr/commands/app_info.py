@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env, four_blanks
 
 
 @cli.command("info", example="pvr app info web --json | jq .docker_digest")
-@argument("name")
+@argument("name", shell_complete=nicks.apps)
 def command(env: Env, name: str) -> None:
     """Print the app's src.json."""
     from brickless.oci import manifest_src

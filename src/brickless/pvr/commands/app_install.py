@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 
 
 @cli.command("install", example="pvr app install web")
-@argument("name")
+@argument("name", shell_complete=nicks.apps)
 @option("--username", "-u", envvar="PVR_REGISTRY_USERNAME", default="", help="User for the registry.")
 @option("--password", "-p", envvar="PVR_REGISTRY_PASSWORD", default="", help="Password for the registry.")
 @option("--platform", envvar="PVR_PLATFORM", default="", help="os/arch[/variant].")
@@ -36,4 +36,5 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
         change(repo, name, flags)
         wanted = {key: flags[key] for key in ("username", "password", "platform", "plain_http", "mirrors")}
         install_app(Path(repo.dir), name, build=apps.build(env, repo, **wanted))
+        apps.protect(env, repo, name)
     env.result({"app": name.strip("/")}, ["Application installed"])

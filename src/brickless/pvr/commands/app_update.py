@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 
 
 @cli.command("update", example="pvr app update web --from nginx:1.28")
-@argument("name")
+@argument("name", shell_complete=nicks.apps)
 @option("--from", "source", envvar="PVR_APP_FROM", default="", help="Another image than the one that is tracked.")
 @option("--platform", envvar="PVR_PLATFORM", default="", help="os/arch[/variant].")
 @option("--username", "-u", envvar="PVR_REGISTRY_USERNAME", default="", help="User for the registry.")
@@ -48,4 +48,5 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
             patch = Patch.WHOLE if flags["newbase"] else Patch.OVERLAY if flags["patch"] else Patch.KEEP
             source, base = flags["source"] or None, flags["base"]
             update_app(Path(repo.dir), name, build=build, source=source, patch=patch, base=base)
+        apps.protect(env, repo, name)
     env.result({"app": name.strip("/")}, ["Application updated"])

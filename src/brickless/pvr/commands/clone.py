@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
@@ -28,7 +28,7 @@ _CODES = {
 
 
 @cli.command("clone", example="pvr clone me/my-device", codes=_CODES, failure=7)
-@argument("repo", metavar="REPO[#FRAGMENT]", required=False, default="")
+@argument("repo", metavar="REPO[#FRAGMENT]", required=False, default="", shell_complete=nicks.repositories)
 @argument("directory", required=False, default="")
 @option("--objects", "-o", envvar="PVR_OBJECTS_DIR", default="", help="The pool of objects (default: the shared one).")
 @option("--canonical", "-c", is_flag=True, envvar="PVR_CANONICAL_JSON", help="Write JSON files canonically.")

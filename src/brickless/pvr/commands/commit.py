@@ -17,14 +17,15 @@ CHECKPOINT = "checkpoint.json"
 
 @cli.command("commit", example="pvr commit -m 'web: nginx 1.27'")
 @option("--message", "-m", default=DEFAULT_MESSAGE, help="What changed and why.")
+@option("--spec", default="", help="Make the state one of this format (its #spec).")
 @option("--checkpoint", "-c", is_flag=True, help="Add checkpoint.json with the time: always a new state.")
-def command(env: Env, message: str, checkpoint: bool) -> None:
+def command(env: Env, message: str, spec: str, checkpoint: bool) -> None:
     """Make the working tree the committed state. Objects go to the pool first, then the state changes in one step."""
     repo = env.repository()
     with repo.lock():
         if checkpoint:
             _write_checkpoint(repo)
-        changes = repo.commit(message, report=lambda change: _say(env, repo, change))
+        changes = repo.commit(message, spec=spec, report=lambda change: _say(env, repo, change))
     env.result({"changes": [{"kind": c.kind, "path": c.path, "sha": c.sha} for c in changes], "message": message})
 
 

@@ -17,6 +17,7 @@ COMMANDS = MappingProxyType(
         "logs": Entry(_HERE + "logs", ("log",), "Follow the logs of devices."),
         "create": Entry(_HERE + "create", ("cr",), "Make a device on the hub with this state as its factory state."),
         "scan": Entry(_HERE + "scan", (), "Find devices in the local network."),
+        "tokens": Entry(_HERE + "tokens", (), "Factory tokens: devices that become yours by themselves."),
         "delete": Entry(_HERE + "delete", (), "Delete a device on the hub."),
     }
 )

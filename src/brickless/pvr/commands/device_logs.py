@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 from brickless.pvr.tables import LogFilter, log_line, parse_moment, rfc3339
@@ -22,7 +22,7 @@ _FOLLOW_S = 1.0
 
 
 @cli.command("logs", example="pvr device logs my-device/web@ERROR --from PT1H --no-follow", failure=4)
-@argument("what", metavar="[DEV[,DEV...][/SOURCE[@LEVEL[#PLATFORM]]]]", default="")
+@argument("what", metavar="[DEV[,DEV...][/SOURCE[@LEVEL[#PLATFORM]]]]", default="", shell_complete=nicks.devices)
 @option(
     "--from", "-f", "since", envvar="PVR_LOGS_FROM_DATE", default="", help="A time, or a duration before now: PT1H."
 )

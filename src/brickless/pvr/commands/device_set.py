@@ -5,14 +5,14 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from brickless.core.canonical import JsonValue
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env, four_blanks
 from brickless.pvr.errors import CommandError
 
 
 @cli.command("set", example="pvr device set my-device site=hall-3 obsolete-key", failure=4)
-@argument("device", metavar="NICK|ID")
+@argument("device", metavar="NICK|ID", shell_complete=nicks.devices)
 @argument("settings", metavar="KEY=VALUE|KEY...", nargs=-1)
 def command(env: Env, device: str, settings: tuple[str, ...]) -> None:
     """Set metadata (user-meta; device-meta when a device is logged in). KEY without a value removes it."""

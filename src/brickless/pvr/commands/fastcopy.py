@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.post import make_envelope
 from brickless.pvr.env import Env
@@ -13,8 +13,8 @@ _SOURCE = {"reference-scheme": 7, "reference-missing": 7, "reference-no-device":
 
 
 @cli.command("fastcopy", example="pvr fastcopy me/lab#nginx me/field#web", codes=_SOURCE)
-@argument("source", metavar="SRC[#PARTS]")
-@argument("destination", metavar="DST[#NAMES]")
+@argument("source", metavar="SRC[#PARTS]", shell_complete=nicks.repositories)
+@argument("destination", metavar="DST[#NAMES]", shell_complete=nicks.repositories)
 @option("--envelope", "-e", default="{}", help="JSON object around the state: further members of the step.")
 @option("--commit-msg", "--message", "-m", default="", help="What changed and why, for the trail.")
 @option("--rev", default="-1", help="The revision's number (default: the next).")

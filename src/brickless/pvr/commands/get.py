@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env
 from brickless.pvr.fetch import fetch, reference_or_default
@@ -17,7 +17,7 @@ BAD_REFERENCE = {
 
 
 @cli.command("get", example="pvr get me/other-device#web,_config/web", codes=BAD_REFERENCE)
-@argument("repo", metavar="[REPO[#FRAGMENT]]", default="")
+@argument("repo", metavar="[REPO[#FRAGMENT]]", default="", shell_complete=nicks.repositories)
 def command(env: Env, repo: str) -> None:
     """Replace the committed state by that of REPO; with a fragment, only the parts that it names.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env, pretty
 from brickless.pvr.reference import resolve
@@ -19,7 +19,7 @@ _CODES = {
 
 
 @cli.command("inspect", example="pvr inspect ./web.pvrexport.tgz", codes=_CODES, failure=1)
-@argument("repo", metavar="[REPO]", default="")
+@argument("repo", metavar="[REPO]", default="", shell_complete=nicks.repositories)
 @option("--canonical", "-c", is_flag=True, help="One line of canonical JSON.")
 def command(env: Env, repo: str, canonical: bool) -> None:
     """Print the state of REPO (default: this repository's committed one)."""

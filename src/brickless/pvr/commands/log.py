@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 
 from brickless.core.canonical import JsonValue
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 
 
 @cli.command("log", example="pvr log me/my-device")
-@argument("repo", metavar="[REPO]", default="")
+@argument("repo", metavar="[REPO]", default="", shell_complete=nicks.repositories)
 @option("--limit", "-n", type=int, default=50, show_default=True, help="At most so many, the newest first.")
 def command(env: Env, repo: str, limit: int) -> None:
     """Show the states that this repository had, newest first; with REPO, the steps of that trail and how each went."""

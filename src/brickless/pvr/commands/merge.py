@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument
 from brickless.pvr.commands.get import BAD_REFERENCE, run
 from brickless.pvr.env import Env
 
 
 @cli.command("merge", example="pvr merge ../network#network", codes=BAD_REFERENCE)
-@argument("repo", metavar="[REPO[#FRAGMENT]]", default="")
+@argument("repo", metavar="[REPO[#FRAGMENT]]", default="", shell_complete=nicks.repositories)
 def command(env: Env, repo: str) -> None:
     """Merge the state of REPO, or the parts that a fragment names, into the committed state, member by member.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from brickless.core.canonical import JsonValue
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env
 
 
 @cli.command("plan", example="pvr plan me/my-device")
-@argument("repo", metavar="[REPO]", default="")
+@argument("repo", metavar="[REPO]", default="", shell_complete=nicks.repositories)
 def command(env: Env, repo: str) -> None:
     """Show what posting the committed state to REPO would mean: bytes to fetch, a reboot or not, what restarts."""
     from brickless.core.errors import UserError

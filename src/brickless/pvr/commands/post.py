@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import UserError
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.get import BAD_REFERENCE
 from brickless.pvr.env import Env
@@ -23,7 +23,7 @@ _CODES = BAD_REFERENCE | {"reference-no-device": 2}
 
 
 @cli.command("post", example="pvr post -m 'web: nginx 1.27' me/my-device", codes=_CODES)
-@argument("repo", metavar="[URL|USER/DEVICE]", default="")
+@argument("repo", metavar="[URL|USER/DEVICE]", default="", shell_complete=nicks.repositories)
 @option("--envelope", "-e", default="{}", help="JSON object around the state: further members of the step.")
 @option("--commit-msg", "--message", "-m", default="", help="What changed and why, for the trail.")
 @option("--rev", default="-1", help="The revision's number (default: the next), or locals/NAME on a device.")

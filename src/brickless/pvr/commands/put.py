@@ -6,7 +6,7 @@ import os
 
 from brickless.core import canonical
 from brickless.core.errors import UserError
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.post import send_objects
 from brickless.pvr.env import Env
@@ -19,7 +19,7 @@ from brickless.store.repo import Repository
 
 
 @cli.command("put", example="pvr put ../other/.pvr", codes={"reference-needed": 2}, failure=4)
-@argument("repo", metavar="[REPO]", default="")
+@argument("repo", metavar="[REPO]", default="", shell_complete=nicks.repositories)
 @option("--force", "-f", is_flag=True, help="Upload objects again that are there.")
 def command(env: Env, repo: str, force: bool) -> None:
     """Copy the objects and then the committed state to REPO: a folder with a repository, or a server that takes it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 from brickless.pvr.fetch import reference_or_default
@@ -11,7 +11,7 @@ from brickless.store.jsontext import escaped_text
 
 
 @cli.command("remoteinfo", example="pvr remoteinfo me/my-device")
-@argument("repo", metavar="[REPO]", default="")
+@argument("repo", metavar="[REPO]", default="", shell_complete=nicks.repositories)
 @option("--canonical", "-c", is_flag=True, help="One line of canonical JSON.")
 def command(env: Env, repo: str, canonical: bool) -> None:
     """Print what the repository says about itself: where its state, its objects and new steps go."""

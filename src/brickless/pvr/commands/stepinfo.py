@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from brickless.pvr import cli
+from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.remoteinfo import remote_of
 from brickless.pvr.env import Env, pretty
 
 
 @cli.command("stepinfo", example="pvr stepinfo me/my-device | jq .progress")
-@argument("repo", metavar="[REPO]", default="")
+@argument("repo", metavar="[REPO]", default="", shell_complete=nicks.repositories)
 @option("--canonical", "-c", is_flag=True, help="One line of canonical JSON.")
 def command(env: Env, repo: str, canonical: bool) -> None:
     """Print the step that the repository's state belongs to: its number, progress, message."""
