@@ -1,13 +1,18 @@
-"""The storages against which the hub's wire is tested: the default one, and PostgreSQL with a bucket."""
+"""The storages against which the hub's wire is tested (the default one, and PostgreSQL with a bucket); `pvr` in this
+process, in a home of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from brickless.pvr import http
+from brickless.pvr.main import run
 from brickless.testkit import s3
 from brickless.testkit.postgres import Cluster, cluster
 
@@ -46,3 +51,28 @@ def hub_storage(request: pytest.FixtureRequest) -> Storage:
     bucket: s3.Server = request.getfixturevalue("bucket_server")
     name = f"hub{next(_NUMBERS)}"
     return Storage(["--database-url", database.url(name), "--objects-url", bucket.url(name)], dict(s3.ENVIRONMENT))
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, nothing of `pvr` or of a proxy in the environment, short waits before another try."""
+    for name in list(os.environ):
+        if name.startswith(("PVR_", "PVS_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run_pvr(own_home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """A command line in; both outputs out, once the exit code is the expected one."""
+
+    def call(*args: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        found = run(args)
+        captured = capsys.readouterr()
+        assert found == code, (args, found, captured)
+        return captured
+
+    return call

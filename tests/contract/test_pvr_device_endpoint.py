@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from brickless.pvr import http
-from brickless.pvr.main import run
 from brickless.testkit.device_endpoint import BASE, PORT, DeviceEndpoint
 
 DATA = bytes(range(256)) * 1000
@@ -29,22 +26,10 @@ def device() -> Iterator[DeviceEndpoint]:
 
 
 @pytest.fixture
-def pvr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    for name in list(os.environ):
-        if name.startswith("PVR_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+def pvr(run_pvr: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`pvr`, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*args: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        found = run(args)
-        captured = capsys.readouterr()
-        assert found == code, (args, found, captured)
-        return captured
-
-    return call
+    return run_pvr
 
 
 def test_a_device_is_cloned_by_its_address_changed_and_posted(

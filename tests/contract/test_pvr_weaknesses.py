@@ -13,7 +13,8 @@ import os
 import socket
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ import pytest
 
 from brickless.oci.layout import LayoutWriter
 from brickless.oci.manifest import Platform
-from brickless.pvr import http
-from brickless.pvr.main import run
 from brickless.testkit.archives import file, tar_of
 from brickless.testkit.debian_image import PLAIN, write_image
 from brickless.testkit.device_endpoint import DeviceEndpoint
@@ -111,31 +110,21 @@ def test_every_row_has_a_test_that_exists() -> None:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith(("PVR_", "PVS_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+def tree(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the current one; temporary files have a place that can be looked into."""
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
-    folder = tmp_path / "tree"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "tree").mkdir()
+    monkeypatch.chdir(tmp_path / "tree")
+    return tmp_path / "tree"
 
 
 @pytest.fixture
-def pvr(tree: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    def call(*args: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        found = run(args)
-        captured = capsys.readouterr()
-        assert found == code, (args, found, captured)
-        return captured
-
-    call("init")
-    return call
+def pvr(run_pvr: Any, tree: Path) -> Any:
+    """`pvr`, in a fresh repository."""
+    run_pvr("init")
+    return run_pvr
 
 
 @pytest.fixture
