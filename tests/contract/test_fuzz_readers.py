@@ -7,7 +7,7 @@ import pytest
 from brickless.testkit.fuzz_readers import campaign, targets
 
 # They start from files of which not all are what the reader wants.
-NOT_ALL_WHOLE = ("pem", "state", "config")
+NOT_ALL_WHOLE = ("pem", "state", "config", "manifest")
 
 
 @pytest.mark.parametrize("seed", [1, 2026])

@@ -15,13 +15,11 @@ from brickless.testkit.device_endpoint import BASE, PORT, DeviceEndpoint
 DATA = bytes(range(256)) * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
 STATE = {"#spec": "pantavisor-service-system@1", "web/root.squashfs": SHA, "web/run.json": {"name": "web"}}
-# An address of loopback that no other test uses: the port is a fixed one.
-ADDRESS = "127.0.91.7"
 
 
 @pytest.fixture
 def device() -> Iterator[DeviceEndpoint]:
-    with DeviceEndpoint(dict(STATE), {SHA: DATA}, ADDRESS) as device:
+    with DeviceEndpoint(dict(STATE), {SHA: DATA}) as device:
         yield device
 
 
@@ -35,13 +33,13 @@ def pvr(run_pvr: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_device_is_cloned_by_its_address_changed_and_posted(
     pvr: Any, device: DeviceEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pvr("clone", ADDRESS).out == f"Successfully cloned: {tmp_path / ADDRESS}\n"
-    monkeypatch.chdir(tmp_path / ADDRESS)
+    assert pvr("clone", device.address).out == f"Successfully cloned: {tmp_path / device.address}\n"
+    monkeypatch.chdir(tmp_path / device.address)
     assert Path("web/root.squashfs").read_bytes() == DATA
     Path("web/new").write_bytes(b"new")
     pvr("add")
     pvr("commit")
-    err = pvr("post", "-m", "hello", ADDRESS).err
+    err = pvr("post", "-m", "hello", device.address).err
     assert "Successfully posted Revision locals/pvr-1 (" in err
     assert device.steps[0]["commit-msg"] == "hello"
     assert device.objects[device.state["web/new"]] == b"new"
@@ -50,15 +48,17 @@ def test_a_device_is_cloned_by_its_address_changed_and_posted(
     Path("web/new").write_bytes(b"newer")
     pvr("commit")
     assert "locals/pvr-2" in pvr("post").err
-    assert pvr("inspect", "-c", f"http://{ADDRESS}:{PORT}").out.encode() == Path(".pvr/json").read_bytes() + b"\n"
+    assert (
+        pvr("inspect", "-c", f"http://{device.address}:{PORT}").out.encode() == Path(".pvr/json").read_bytes() + b"\n"
+    )
 
 
 def test_a_local_revision_is_named(pvr: Any, device: DeviceEndpoint) -> None:
     pvr("init")
-    pvr("get", ADDRESS)
-    assert "Revision locals/test (" in pvr("post", "--rev", "locals/test", ADDRESS).err
+    pvr("get", device.address)
+    assert "Revision locals/test (" in pvr("post", "--rev", "locals/test", device.address).err
     assert device.steps[0]["rev"] == "locals/test"
-    told = json.loads(pvr("post", "--rev", "locals/second", "--json", ADDRESS).out)
+    told = json.loads(pvr("post", "--rev", "locals/second", "--json", device.address).out)
     assert told["rev"] == "locals/second"
 
 
@@ -70,26 +70,26 @@ def test_a_hubs_token_never_reaches_a_device(pvr: Any, device: DeviceEndpoint, t
         json.dumps({"spec": "1", "tokens": {"https://api.pantahub.com/auth realm=pantahub services": entry}})
     )
     pvr("init")
-    pvr("get", ADDRESS)
-    pvr("post", ADDRESS)
+    pvr("get", device.address)
+    pvr("post", device.address)
     assert device.steps
 
 
 def test_what_a_device_refuses_is_told_in_its_words(pvr: Any, device: DeviceEndpoint) -> None:
     device.refusal = "Secureboot: State not fully covered by signatures"
     pvr("init")
-    assert device.refusal in pvr("post", ADDRESS, code=3).err
+    assert device.refusal in pvr("post", device.address, code=3).err
 
 
 def test_parts_of_a_device_and_its_own_words_about_itself(pvr: Any, device: DeviceEndpoint) -> None:
     pvr("init")
-    pvr("get", f"{ADDRESS}#web/run.json")
+    pvr("get", f"{device.address}#web/run.json")
     assert json.loads(Path(".pvr/json").read_bytes()) == {
         "#spec": "pantavisor-service-system@1",
         "web/run.json": {"name": "web"},
     }
     assert f"GET {BASE}/raw/{SHA}" not in device.seen
-    assert json.loads(pvr("remoteinfo", ADDRESS).out)["json-key"] == "state"
+    assert json.loads(pvr("remoteinfo", device.address).out)["json-key"] == "state"
 
 
 def test_put_replaces_the_whole_state(pvr: Any, device: DeviceEndpoint) -> None:

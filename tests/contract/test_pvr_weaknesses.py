@@ -129,7 +129,7 @@ def pvr(run_pvr: Any, tree: Path) -> Any:
 
 @pytest.fixture
 def device() -> Iterator[DeviceEndpoint]:
-    with DeviceEndpoint({"#spec": "pantavisor-service-system@1"}, {}, "127.0.91.8") as device:
+    with DeviceEndpoint({"#spec": "pantavisor-service-system@1"}, {}) as device:
         yield device
 
 

@@ -77,7 +77,7 @@ def load_private_key(pem: bytes, *, name: str, passphrase: bytes | None = None) 
         raise UserError(
             "signing-key-passphrase", f"the private key {name} does not fit the passphrase given", context=str(error)
         ) from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError(
             "signing-key-unreadable", f"{name} holds no private key that can be read", context=str(error)
         ) from error
@@ -101,7 +101,7 @@ def load_public_keys(pem: bytes, *, name: str) -> list[PublicKey]:
     for block in _blocks(pem, b"PUBLIC KEY"):
         try:
             key = serialization.load_pem_public_key(block)
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise UserError(
                 "public-key-unreadable", f"{name} holds a public key that cannot be read", context=str(error)
             ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -19,12 +20,17 @@ BASE = "/cgi-bin/pvr"
 
 
 class DeviceEndpoint(ThreadingHTTPServer):
-    """A context manager: it answers while entered. `address` is an address of loopback, on which the port is free."""
+    """A context manager: it answers while entered, at an address of loopback that is this process's own.
+
+    The port is a fixed one, so that two tests at a time must differ in their addresses.
+    """
 
     daemon_threads = True
 
-    def __init__(self, state: dict[str, Any], objects: dict[str, bytes], address: str = "127.0.0.1") -> None:
+    def __init__(self, state: dict[str, Any], objects: dict[str, bytes]) -> None:
         """Listen. Raises OSError when the port is taken there."""
+        number = os.getpid()
+        address = f"127.{64 + number // 65536 % 64}.{number // 256 % 256}.{number % 254 + 1}"
         super().__init__((address, PORT), _Handler)
         self.address = address
         self.state = state

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +162,7 @@ def test_starting_imports_nothing_heavy() -> None:
         assert python(code, *args).stdout.splitlines()[-1] == "[]"
 
 
-def test_the_version_starts_within_its_budget() -> None:
-    code = "from brickless.pvr.main import run; run(['--version'])"
-    times_s = []
-    for _ in range(5):
-        start_s = time.perf_counter()
-        python(code)
-        times_s.append(time.perf_counter() - start_s)
-    # 100 ms is the promise (bench B=pvr measures it); here we only notice when somebody imports the world.
-    assert min(times_s) < 0.3
+def test_the_version_needs_few_modules() -> None:
+    """What costs time at a start is imports; `make bench B=pvr` measures the time itself."""
+    code = "import sys; from brickless.pvr.main import run; run(['--version']); print(len(sys.modules))"
+    assert int(python(code).stdout.splitlines()[-1]) < 200
