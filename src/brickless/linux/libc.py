@@ -46,7 +46,8 @@ RB_DISABLE_CAD = 0
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
-MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_SYMLINKS = 0x10
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 
@@ -196,9 +197,9 @@ def open_tree(path: str) -> int:
 
 
 def move_mount(fd: int, target: str) -> None:
-    """move_mount(2): attach the mount of the descriptor at `target`."""
-    path = os.fsencode(target)
-    _call(f"move_mount to {target}", "move_mount", fd, b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
+    """move_mount(2): attach the mount of the descriptor at `target`, which may be a link to a descriptor."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
+    _call(f"move_mount to {target}", "move_mount", fd, b"", AT_FDCWD, os.fsencode(target), flags)
 
 
 def openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:

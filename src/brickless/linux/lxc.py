@@ -385,6 +385,22 @@ def describe_exit(status: int | None) -> str:
     return f"signal {name}"
 
 
+def start_fault(log: str) -> str:
+    """Why a container did not start: the first error of the last start in liblxc's log; empty when it names none."""
+    errors: list[str] = []
+    for line in reversed(log.splitlines()):
+        _, error, rest = line.partition(" ERROR ")
+        if not error:
+            continue
+        if "lxc_start.c:main:" in rest:
+            # What lxc-start says in the end of each start; before it lies the start before.
+            if errors:
+                break
+            continue
+        errors.append(rest.partition(" - ")[2].partition(" - ")[2])
+    return errors[-1].strip() if errors else ""
+
+
 def tail(path: str, *, max_bytes: int = 400) -> str:
     """The last lines of a log file as text, for a message; empty when there is none."""
     try:

@@ -68,7 +68,8 @@ def with_host_network(own: Sequence[Line]) -> list[Line]:
     if any(line.key.startswith("lxc.net.") for line in lines):
         return lines
     kept = [line for line in lines if line.key == KEEP]
-    words = kept[-1].value.split() if kept else []
+    # A list of what is kept means that all else is new, users too: without ids mapped, no container starts so.
+    words = kept[-1].value.split() if kept else ["user"]
     if "net" in words:
         return lines
     return [*(line for line in lines if line.key != KEEP), Line(KEEP, " ".join([*words, "net"]))]

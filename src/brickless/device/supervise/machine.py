@@ -17,11 +17,12 @@ from brickless.device.supervise.journal import Journal, Record
 from brickless.device.supervise.revisions import Revision
 from brickless.device.supervise.surroundings import Settings, Surroundings
 from brickless.device.supervise.volumes import Roots
-from brickless.linux import cgroup, kmsg, lxc
+from brickless.linux import cgroup, kmsg, lxc, mount
 from brickless.store import atomic
 from brickless.store.tree import safe_join
 
 WORDS_MAX = 200
+FAULT_MAX_BYTES = 8192
 CONFIG_DIR = "config"
 SETTINGS = Settings()
 
@@ -243,6 +244,7 @@ class LinuxMachine:
         return lxc.Injected(
             name=container.name,
             hostname=network.hostname if network is not None and network.hostname else container.name,
+            # Debian's liblxc puts its own `container=lxc` behind these; the field's leaves ours (device.md 5.6).
             environment=(f"PV_GROUP={container.group}", f"PV_REV={job.rev}", f"container=pv-{container.group}"),
             lower=lower if os.path.isdir(lower) and os.listdir(lower) else "",
             console_log=os.path.join(log_folder, "console.log"),
@@ -291,6 +293,11 @@ class LinuxMachine:
             # Of the revision in which it was started: it may have run on through an update.
             path = os.path.join(logs.log_dir(self.roots.storage, last.rev, name), "lxc", "console.log")
         else:
+            rev = "" if last is None else last.rev
+            log = os.path.join(logs.log_dir(self.roots.storage, rev, name), "lxc", "lxc.log")
+            fault = lxc.start_fault(lxc.tail(log, max_bytes=FAULT_MAX_BYTES))
+            if fault:
+                return fault[:WORDS_MAX]
             path = os.path.join(self._paths.private, CONFIG_DIR, f"{name}.stdio")
         return " ".join(lxc.tail(path).split())[-WORDS_MAX:]
 
@@ -337,6 +344,10 @@ class LinuxMachine:
         os.close(monitor.pidfd)
         del self._monitors[name]
         self._last_started[name] = monitor.running
+        exports = os.path.join(self.roots.exports, name)
+        if os.path.isdir(exports):
+            # What others saw of it was itself: it would keep the root of a container that is gone.
+            mount.unmount_beneath(exports)
         self.journal.drop_record(name)
         try:
             _, own = os.waitpid(monitor.running.handle.pid, 0)
