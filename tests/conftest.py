@@ -53,6 +53,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "softhsm": lambda: shutil.which("softhsm2-util") is not None and shutil.which("pkcs11-tool") is not None,
     "verity": lambda: shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin") is not None,
     "postgresql": lambda: bool(glob.glob("/usr/lib/postgresql/*/bin/postgres")),
+    "dbus": lambda: shutil.which("dbus-daemon") is not None,
     "nginx": lambda: shutil.which("nginx", path="/usr/sbin:/usr/bin") is not None,
     "s3": lambda: s3.program() is not None,
     "qemu-arm64": lambda: shutil.which("qemu-system-aarch64") is not None,

@@ -271,6 +271,7 @@ lxc.mount.auto = proc sys:rw
             for one in self.containers():
                 self.ask(op="stop", name=self.name(one))
             self.until(lambda: all(one["pid"] == 0 for one in self.containers().values()), "all to stop")
+            self.machine.close()
         mount.unmount_beneath(str(self.folder))
         fifo = Path(f"/run/lxc/{self.folder}/lxc/{lxc.FIFO}")
         if fifo.exists() and stat.S_ISFIFO(fifo.stat().st_mode):

@@ -7,7 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from brickless.core.container import MGMT, roles_of
 from brickless.device.control import views
@@ -20,6 +20,10 @@ from brickless.device.supervise.volumes import Roots
 from brickless.linux import cgroup, kmsg, lxc, mount
 from brickless.store import atomic
 from brickless.store.tree import safe_join
+
+if TYPE_CHECKING:
+    from brickless.core.canonical import JsonValue
+    from brickless.device.supervise.proxy import Live, ProxyProcess
 
 WORDS_MAX = 200
 FAULT_MAX_BYTES = 8192
@@ -64,6 +68,7 @@ class LinuxMachine:
         "_paths",
         "_poll",
         "_prepared",
+        "_proxy",
         "_unified",
         "default_mgmt",
         "journal",
@@ -94,6 +99,7 @@ class LinuxMachine:
         self._around = Surroundings(roots, settings, unified=self._unified)
         self._children: dict[str, apart.Child] = {}
         self._prepared: set[str] = set()
+        self._proxy: ProxyProcess | None = None
         self._monitors: dict[str, _Monitor] = {}
         self._last_started: dict[str, Running] = {}
         for folder in (paths.lxc_path, paths.rootfs_mount, os.path.join(paths.private, CONFIG_DIR)):
@@ -136,7 +142,9 @@ class LinuxMachine:
 
     def enter(self, revision: Revision) -> list[str]:
         """See `Surroundings.enter`."""
-        return self._around.enter(revision)
+        faults = self._around.enter(revision)
+        self._show_services()
+        return faults
 
     def prepare(self, job: Job) -> bool:
         """Start what must be done first, in a child; `Prepared` comes when it is done."""
@@ -165,6 +173,38 @@ class LinuxMachine:
         work = self._around.exposure(job, handle)
         if work is not None:
             apart.run(f"exposing the container {job.container.name}", work)
+        self._show_services()
+
+    def graph(self) -> list[JsonValue]:
+        """The links between running containers, as the control socket shows them."""
+        if not self._around.links:
+            return []
+        from brickless.device.supervise import proxy
+
+        return proxy.describe(self._live_links())
+
+    def _live_links(self) -> list[Live]:
+        from brickless.device.supervise.proxy import Live
+
+        inits = {
+            name: lxc.init_pid(monitor.running.handle.pid) or 0
+            for name, monitor in self._monitors.items()
+            if monitor.running.started
+        }
+        links = self._around.links
+        return [
+            Live(link, inits[link.consumer], inits.get(link.provider, 0)) for link in links if inits.get(link.consumer)
+        ]
+
+    def _show_services(self) -> None:
+        """Tell the proxy, if there is anything to tell; without services it is not even imported."""
+        if self._proxy is None:
+            if not self._around.links:
+                return
+            from brickless.device.supervise.proxy import ProxyProcess
+
+            self._proxy = ProxyProcess(self._poll, self.say, self.roots.storage)
+        self._proxy.show(self._live_links(), self._around.containers)
 
     def _collect_children(self) -> list[Happening]:
         found: list[Happening] = []
@@ -183,6 +223,13 @@ class LinuxMachine:
             self._prepared.add(name)
             found.append(Prepared(name, ""))
         return found
+
+    def close(self) -> None:
+        """End what ends with us: the proxy between containers, and what children are at."""
+        for name in list(self._children):
+            self.cancel(name)
+        if self._proxy is not None:
+            self._proxy.close()
 
     # -- volumes ---------------------------------------------------------------------------------------------------
 
@@ -323,6 +370,8 @@ class LinuxMachine:
     def happenings(self) -> list[Happening]:
         """What the monitors reported and which of them are gone, since the last call."""
         found = self._collect_children()
+        if self._proxy is not None:
+            self._proxy.serve()
         for event in self._fifo.read():
             monitor = self._monitors.get(event.name)
             if monitor is None:
@@ -349,6 +398,7 @@ class LinuxMachine:
             # What others saw of it was itself: it would keep the root of a container that is gone.
             mount.unmount_beneath(exports)
         self.journal.drop_record(name)
+        self._show_services()
         try:
             _, own = os.waitpid(monitor.running.handle.pid, 0)
         except ChildProcessError:

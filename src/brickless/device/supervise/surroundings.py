@@ -7,8 +7,8 @@ revisions use is imported when one does: this process lives for ever, and its me
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from brickless.core.container import Container
 from brickless.core.disks import DiskType, Pool
@@ -20,6 +20,9 @@ from brickless.device.supervise.snapshots import Version
 from brickless.device.supervise.volumes import Roots
 from brickless.linux import lxc
 from brickless.store.trails import Storage
+
+if TYPE_CHECKING:
+    from brickless.core.services import Link
 
 LEASES = "leases"
 MDEV = "mdev.json"
@@ -47,7 +50,7 @@ class Settings(NamedTuple):
 class Surroundings:
     """Of the revision that runs."""
 
-    __slots__ = ("_leases", "_revision", "roots", "settings", "unified")
+    __slots__ = ("_leases", "_revision", "links", "roots", "settings", "unified")
 
     def __init__(self, roots: Roots, settings: Settings, *, unified: bool) -> None:
         self.roots = roots
@@ -55,6 +58,7 @@ class Surroundings:
         self.unified = unified
         self._revision: Revision | None = None
         self._leases = Assignment({}, {})
+        self.links: tuple[Link, ...] = ()
 
     # -- the device ------------------------------------------------------------------------------------------------
 
@@ -116,12 +120,27 @@ class Surroundings:
             return []
 
     def _services(self, revision: Revision) -> list[str]:
-        if not any(job.container.requires for job in revision.jobs):
+        """The links between the containers; what is required and not there, in words."""
+        containers = revision.state.containers
+        self.links = ()
+        if not any(one.requires or one.wants or one.provides for one in containers.values()):
             return []
         from brickless.core import services
 
-        faults = services.graph(revision.state.containers).faults
-        return [f"{name}: {fault}" for name, found in sorted(faults.items()) for fault in found]
+        graph = services.graph(containers)
+        self.links = graph.links
+        faults = [f"{name}: {fault}" for name, found in sorted(graph.faults.items()) for fault in found]
+        if graph.needs_bus:
+            from brickless.linux import process
+
+            if process.find("dbus-daemon") is None:
+                faults.append("the system bus of the containers needs dbus-daemon: add its archive to the BSP")
+        return faults
+
+    @property
+    def containers(self) -> Mapping[str, Container]:
+        """Those of the running revision."""
+        return {} if self._revision is None else self._revision.state.containers
 
     # -- a container -----------------------------------------------------------------------------------------------
 
