@@ -18,6 +18,8 @@ import pytest
 
 from brickless.core.progress import Status
 from brickless.core.services import BUS_TARGET
+from brickless.core.state import parse_state
+from brickless.device.control import graph
 from brickless.device.xconnect import reach
 from brickless.linux import cgroup, libc, mount
 from brickless.testkit.dbus_client import BUS, DBusClient
@@ -239,10 +241,10 @@ def test_the_socket_is_there_again_when_either_side_starts_again_and_goes_with_t
         assert device.init(short) != pid
     Server(device.init("give"), echo)
     assert within(device, "take", lambda: call(b"again")) == "AGAIN"
-    links = device.ask(op="graph")["links"]
-    assert [(one["consumer_pid"], one["provider_pid"], one["role"]) for one in links] == [  # type: ignore[union-attr,index,call-overload]
-        (device.init("take"), device.init("give"), "any")
-    ]
+    state = parse_state(device.storage.state_bytes("0"))
+    (link,) = graph.links(state, {device.name(short): device.init(short) for short in ("give", "take")})
+    assert (link["consumer_pid"], link["provider_pid"]) == (device.init("take"), device.init("give"))
+    assert (link["target"], link["role"]) == (TARGET, "any")
 
 
 def test_a_required_service_that_nobody_provides_fails_the_update_with_its_reason(device: RealDevice) -> None:

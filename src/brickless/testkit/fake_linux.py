@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from brickless.core import bootenv
-from brickless.core.canonical import JsonValue
 from brickless.core.update_types import Policy
 from brickless.device.boot.uboot import UBoot
 from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Prepared, Running, Started
@@ -181,10 +180,6 @@ class FakeMachine:
         if self._process(handle) is None:
             raise OSError("its init is gone")
         self.world.exposed.append(job.container.name)
-
-    def graph(self) -> list[JsonValue]:
-        """No services are between them."""
-        return []
 
     def mount(self, job: Job) -> None:
         """Note that the container's volumes are there."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from brickless.core import services
 from brickless.core.state import State, parse_state
 from brickless.device.control.containers import containers
 from brickless.device.control.http import Response, json_response
 from brickless.device.control.session import Call, method_error
 from brickless.linux import lxc
 from brickless.store.trails import Storage
-
-ANY = "any"
 
 
 def answer(call: Call) -> Response:
@@ -29,27 +28,19 @@ def _init(monitor: object) -> int:
 
 
 def links(state: State, pids: Mapping[str, int]) -> list[dict[str, object]]:
-    """One row for each consumer of each provider that is there."""
-    rows: list[dict[str, object]] = []
-    for name, consumer in sorted(state.containers.items()):
-        for service in (*consumer.requires, *consumer.wants):
-            for provider in state.containers.values():
-                for export in provider.provides:
-                    if (export.name, export.type) != (service.name, service.type):
-                        continue
-                    target = service.target or service.interface or f"/tmp/pvx_{name}_{service.name}.sock"  # noqa: S108 device.md 1.13
-                    rows.append(
-                        {
-                            "consumer": name,
-                            "consumer_pid": pids.get(name, 0),
-                            "provider": provider.name,
-                            "provider_pid": pids.get(provider.name, 0),
-                            "name": service.name,
-                            "type": service.type,
-                            "role": service.role or ANY,
-                            "interface": service.interface,
-                            "target": target,
-                            "socket": export.socket,
-                        }
-                    )
-    return rows
+    """One row for each consumer of each provider that is there; the runtime's own bus is a provider with pid 0."""
+    return [
+        {
+            "consumer": link.consumer,
+            "consumer_pid": pids.get(link.consumer, 0),
+            "provider": link.provider,
+            "provider_pid": pids.get(link.provider, 0),
+            "name": link.name,
+            "type": link.type,
+            "role": link.role,
+            "interface": link.interface,
+            "target": link.target,
+            "socket": link.socket,
+        }
+        for link in services.graph(state.containers).links
+    ]

@@ -22,7 +22,6 @@ from brickless.store import atomic
 from brickless.store.tree import safe_join
 
 if TYPE_CHECKING:
-    from brickless.core.canonical import JsonValue
     from brickless.device.supervise.proxy import Live, ProxyProcess
 
 WORDS_MAX = 200
@@ -174,14 +173,6 @@ class LinuxMachine:
         if work is not None:
             apart.run(f"exposing the container {job.container.name}", work)
         self._show_services()
-
-    def graph(self) -> list[JsonValue]:
-        """The links between running containers, as the control socket shows them."""
-        if not self._around.links:
-            return []
-        from brickless.device.supervise import proxy
-
-        return proxy.describe(self._live_links())
 
     def _live_links(self) -> list[Live]:
         from brickless.device.supervise.proxy import Live

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from brickless.core.canonical import JsonValue
 from brickless.device.supervise.jobs import Handle, Happening, Job, Running
 from brickless.device.supervise.journal import Journal
 from brickless.device.supervise.revisions import Revision
@@ -40,10 +39,6 @@ class Machine(Protocol):
 
     def expose(self, job: Job, handle: Handle) -> None:
         """What others see of a container whose init runs."""
-        ...
-
-    def graph(self) -> list[JsonValue]:
-        """The services between running containers (device.md 5.11)."""
         ...
 
     def mount(self, job: Job) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from brickless.core import services
-from brickless.core.canonical import JsonValue
 from brickless.core.container import Container
 from brickless.core.services import BUILTIN, Link
 from brickless.linux import libc
@@ -153,14 +152,6 @@ def _wire(one: Live) -> dict[str, object]:
         "target": link.target,
         "socket": link.socket,
     }
-
-
-def describe(live: list[Live]) -> list[JsonValue]:
-    """The graph as the control socket shows it (device.md 5.11)."""
-    return [
-        {**_wire(one), "interface": one.link.interface}  # type: ignore[dict-item]  # all values are text or numbers
-        for one in live
-    ]
 
 
 def _become(control: socket.socket) -> None:

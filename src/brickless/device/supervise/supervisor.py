@@ -365,8 +365,6 @@ class Supervisor:
         op, name = question.get("op"), question.get("name")
         if op == "status":
             return self._status()
-        if op == "graph":
-            return {"ok": True, "links": self._machine.graph()}
         if op == "try":
             return self._try(question.get("rev"), reboot=question.get("reboot") is True)
         if op == "hub":
