@@ -22,6 +22,7 @@ from brickless.hub.arguments import parser as make_parser
 from brickless.hub.arguments import settings as settings_of
 from brickless.hub.domain.errors import Refusal
 
+_SOCKETS = "BRICKLESS_HUB_SOCKETS"
 _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -80,14 +81,25 @@ async def _administer(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
+def _inherited() -> list[int]:
+    """The listening sockets that the process image before this one left open."""
+    return [int(number) for number in os.environ.pop(_SOCKETS, "").split(",") if number]
+
+
+def _become_new(sockets: list[int]) -> None:
+    """Start again in this process, with its identity, its arguments and its listening sockets."""
+    os.environ[_SOCKETS] = ",".join(map(str, sockets))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+
+
+async def _serve(settings: Settings, arguments: argparse.Namespace) -> list[int]:
     def ready(addresses: list[str]) -> None:
         print("hub: ready " + " ".join(addresses), flush=True)
 
     tls = None
     if arguments.tls_port is not None:
         tls = Tls(arguments.tls_port, arguments.tls_cert or "", arguments.tls_key or "")
-    await serve(settings, host=arguments.host, port=arguments.port, tls=tls, ready=ready)
+    return await serve(settings, host=arguments.host, port=arguments.port, tls=tls, ready=ready, inherited=_inherited())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +123,9 @@ def main(argv: list[str] | None = None) -> int:
             return asyncio.run(_administer(settings, arguments))
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(settings, arguments))
+                sockets = runner.run(_serve(settings, arguments))
+            if sockets:
+                _become_new(sockets)
     except Refusal as error:
         print(f"hub: {error.message}", file=sys.stderr)
         return 1

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from brickless.hub.adapters.archive import upkeep_lock
 from brickless.hub.adapters.blobs import FolderBlobs
@@ -69,6 +70,9 @@ from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.web.pages import Pages
 from brickless.store.lock import LockedError, lock
 
+if TYPE_CHECKING:
+    from brickless.hub.adapters.traces import Traces
+
 log = logging.getLogger("brickless.hub")
 
 _PRESENCE_INTERVAL_S = 10
@@ -95,6 +99,8 @@ class Settings:
     mail_sender: str = "hub@localhost"
     mail_url: str | None = None
     mail_ca: str = ""
+    traces_url: str | None = None
+    traces_share: float = 1.0
     policy: Policy = field(default_factory=Policy)
 
 
@@ -107,6 +113,7 @@ class Hub:
         self.database = SqlDatabase(settings.database_url or _sqlite_url(settings.data_dir))
         self.blobs = _blobs(settings)
         self.events = LocalEvents()
+        self.traces = self._make_traces()
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
         self.organisations = Organisations(self.parts)
@@ -123,6 +130,16 @@ class Hub:
         self.dashboard = Dashboard(self.parts, self.auth)
         self.application = self._make_application()
         self._keepers: list[asyncio.Task[None]] = []
+
+    def _make_traces(self) -> Traces | None:
+        if self.settings.traces_url is None:
+            return None
+        from brickless.hub.adapters.traces import Traces  # loaded only where it is wanted
+
+        traces = Traces(self.settings.traces_url, share=self.settings.traces_share)
+        for engine in self.database.engines:
+            traces.watch(engine)
+        return traces
 
     def _make_parts(self) -> Parts:
         settings, policy, clock, entropy = self.settings, self.settings.policy, SystemClock(), SystemEntropy()
@@ -181,6 +198,7 @@ class Hub:
             self.parts.presence,
             metrics,
             public_url=self.settings.public_url,
+            tracer=self.traces,
         )
         router.add(auth.service())
         router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
@@ -289,6 +307,8 @@ class Hub:
         if self.replicas is not None:
             await self.replicas.stop()
         await self.database.stop()
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.stop)
 
 
 def _sqlite_url(data_dir: str) -> str:
@@ -330,10 +350,19 @@ async def serve(
     port: int = 12365,
     tls: Tls | None = None,
     ready: Callable[[list[str]], None],
-) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` gets the addresses once connections are accepted; port 0 takes a free one.
+    inherited: Sequence[int] = (),
+) -> list[int]:
+    """Serve until a signal; see `adapters.server.serve_application`. Port 0 takes a free one.
 
     Raises UserError when an address cannot be bound or the TLS files cannot be read.
     """
     async with running(settings) as hub:
-        await serve_application(hub.application, host=host, port=port, tls=tls, ready=ready, stopping=hub.events.close)
+        return await serve_application(
+            hub.application,
+            host=host,
+            port=port,
+            tls=tls,
+            ready=ready,
+            stopping=hub.events.close,
+            inherited=inherited,
+        )

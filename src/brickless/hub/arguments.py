@@ -39,6 +39,10 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_storage(made, environment)
     _add_network(made)
     _add_policy(made)
+    made.add_argument(
+        "--traces-url", metavar="URL", help="OTLP over HTTP: http://collector:4318/v1/traces (default: off)"
+    )
+    made.add_argument("--traces-share", type=float, default=1.0, metavar="N", help="share of requests, 0 to 1")
     made.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     _take_environment(made, environment)
     _add_commands(made)
@@ -142,5 +146,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         mail_url=arguments.mail_url,
         mail_sender=arguments.mail_from,
         mail_ca=arguments.mail_ca,
+        traces_url=arguments.traces_url,
+        traces_share=arguments.traces_share,
         policy=policy,
     )

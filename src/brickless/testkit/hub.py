@@ -123,15 +123,17 @@ class HubProcess:
         environment = {"PYTHONPATH": os.path.dirname(os.path.dirname(brickless.__file__)), **self.environment}
         with open(self._log_file, "ab") as log:
             self.process = spawn([*argv, *self.arguments], purpose="the hub", stdout=PIPE, stderr=log, env=environment)
-        addresses = self._ready_line(self.process).split()
+        addresses = self.until_ready().split()
         self.url, self.tls_url = addresses[0], addresses[1] if len(addresses) > 1 else ""
         self._ports = (str(self.port), str(self.tls_port) if self.tls_url else "0")
         return self
 
-    def _ready_line(self, process: Process) -> str:
+    def until_ready(self) -> str:
+        """Wait until it says that it accepts connections, at its start and again after a SIGHUP; what it said."""
+        process = self.process
+        if process is None or process.stdout is None:
+            raise RuntimeError("the hub does not run, or was started without its output")
         stdout = process.stdout
-        if stdout is None:
-            raise RuntimeError("the hub was started without its output")
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         line = b""
         while not line.endswith(b"\n"):

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from brickless.hub.adapters.migrate import upgrade
@@ -108,8 +108,13 @@ class SqlDatabase:
         def heard(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
             listener(statement)
 
-        for engine in {self._writer, self._reader}:
-            event.listen(engine.sync_engine, "before_cursor_execute", heard)
+        for engine in self.engines:
+            event.listen(engine, "before_cursor_execute", heard)
+
+    @property
+    def engines(self) -> set[Engine]:
+        """What statements pass through, for whoever counts or traces them."""
+        return {self._writer.sync_engine, self._reader.sync_engine}
 
     async def start(self) -> None:
         """Bring the schema to this release's."""

@@ -1,5 +1,9 @@
 """The HTTP server around the application: plain HTTP and TLS at once, bounded request heads, stops on signals.
 
+SIGTERM and SIGINT end it, SIGHUP asks for a restart: the listening sockets stay open for the next process image, the
+kernel queues whoever connects meanwhile. Both drain: every answer from then on says `Connection: close`, and a
+connection is only closed once it was silent for a while, so that no request is cut off on its way.
+
 uvicorn with httptools, because the C client speaks HTTP/1.0 with absolute request targets and unescaped queries, and
 that parser takes them as they are.
 """
@@ -9,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -22,6 +27,8 @@ from brickless.core.errors import UserError
 
 _GRACE_S = 10
 _KEEP_ALIVE_S = 75
+#: How long an idle connection is listened to after the hub began to stop.
+_LINGER_S = 1.0
 #: How long a request's head may take, and how large it may be.
 _HEAD_TIMEOUT_S = 30
 _MAX_HEAD_BYTES = 64 * 1024
@@ -40,6 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for the first head."""
@@ -47,8 +55,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         super().connection_lost(exc)
 
     def _stop_timer(self) -> None:
@@ -77,11 +87,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def shutdown(self) -> None:
-        """The hub stops: an idle connection ends at once, without waiting for its peer to say goodbye over TLS."""
-        idle = self.cycle is None or self.cycle.response_complete
-        super().shutdown()
-        if idle:
+        """The hub stops: an idle connection may still have a request on its way; one that stays idle ends.
+
+        It ends at once then, without waiting for its peer to say goodbye over TLS.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self._linger_timer = self.loop.call_later(_LINGER_S, self._end_of_linger)
+        else:
+            super().shutdown()
+
+    def _end_of_linger(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.abort()
+        else:
+            super().shutdown()
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -133,11 +152,12 @@ def _bound(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}:{port}: {error.strerror}",
             hint="Choose another port with --port.",
         ) from error
-    sock.set_inheritable(False)
     return sock
 
 
-def _make(application: Any, host: str, port: int, tls: Tls | None) -> tuple[_Server, socket.socket, str]:
+def _make(
+    application: Any, host: str, port: int, tls: Tls | None, inherited: Sequence[int]
+) -> tuple[_Server, socket.socket, str]:
     config = _config(application, host, port, tls)
     try:
         config.load()
@@ -145,9 +165,34 @@ def _make(application: Any, host: str, port: int, tls: Tls | None) -> tuple[_Ser
         raise UserError(
             "tls-files", f"Cannot use the TLS files: {error}", hint="--tls-cert and --tls-key name PEM files."
         ) from error
-    sock = _bound(host, port)
+    sock = socket.socket(fileno=inherited[0]) if inherited else _bound(host, port)
+    sock.set_inheritable(False)
     shown = f"[{host}]" if ":" in host else host
     return _Server(config), sock, f"{'https' if tls else 'http'}://{shown}:{sock.getsockname()[1]}"
+
+
+class _Draining:
+    """The application, saying `Connection: close` in every answer once the hub stops."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+        self.stopping = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def closing(message: Any) -> None:
+            if self.stopping and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._application(scope, receive, closing)
+
+
+def _kept(sockets: list[socket.socket]) -> list[int]:
+    """Descriptors of the listening sockets that live on when the servers close theirs."""
+    kept = [os.dup(sock.fileno()) for sock in sockets]
+    for descriptor in kept:
+        os.set_inheritable(descriptor, True)
+    return kept
 
 
 async def serve_application(
@@ -158,21 +203,35 @@ async def serve_application(
     tls: Tls | None,
     ready: Callable[[list[str]], None],
     stopping: Callable[[], None],
-) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way get ten seconds. `stopping` ends streams that never would."""
-    made = [_make(application, host, port, None)]
+    inherited: Sequence[int] = (),
+) -> list[int]:
+    """Serve until a signal; requests under way get ten seconds. `stopping` ends streams that never would.
+
+    `inherited` are the listening sockets of the process image before this one. Returns those for the next one after a
+    SIGHUP, nothing when this is the end.
+    """
+    draining = _Draining(application)
+    made = [_make(draining, host, port, None, inherited[:1])]
     if tls is not None:
-        made.append(_make(application, host, tls.port, tls))
+        made.append(_make(draining, host, tls.port, tls, inherited[1:2]))
     servers = [server for server, _, _ in made]
+    kept: list[int] = []
 
     def stop() -> None:
+        draining.stopping = True
         stopping()
         for server in servers:
             server.should_exit = True
 
+    def restart() -> None:
+        if not kept and not draining.stopping:
+            kept.extend(_kept([sock for _, sock, _ in made]))
+        stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, restart)
     for _, sock, _ in made:
         # Connections are accepted from here on: the kernel queues them for the servers that start below.
         sock.listen(4096)
@@ -182,3 +241,4 @@ async def serve_application(
     await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     stop()
     await asyncio.gather(*tasks)
+    return kept

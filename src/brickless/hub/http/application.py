@@ -20,6 +20,7 @@ from brickless.hub.http import errors
 from brickless.hub.http.messages import ClientGone, Receive, Request, Response, Send
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.router import Router, Service, cleaned
+from brickless.hub.http.tracing import Tracer
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.presence import Presence
@@ -69,7 +70,9 @@ class Application:
         metrics: Metrics,
         *,
         public_url: str | None,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._organisations = organisations
         self._metrics = metrics
         self._router = router
@@ -89,14 +92,26 @@ class Application:
         """ASGI entry."""
         if scope["type"] != "http":
             raise RuntimeError(f"the hub speaks HTTP, not {scope['type']}")
-        started_s = time.perf_counter()
         request = Request(scope, receive)
+        if self._tracer is None:
+            await self._serve(request, send)
+            return
+        span, status = self._tracer.begin(request.method, request.headers), 0
+        try:
+            status = await self._serve(request, send)
+        finally:
+            span.end(request.route, status)
+
+    async def _serve(self, request: Request, send: Send) -> int:
+        """Answer a request; the status, 0 when the client left."""
+        started_s = time.perf_counter()
         service, rest = self._router.find(request)
         try:
             response = await self._answer(request, service, rest)
         except ClientGone:
-            return
+            return 0
         await self._send(request, response, service, send, started_s)
+        return response.status
 
     async def _answer(self, request: Request, service: Service | None, rest: str) -> Response:
         clean = cleaned(request.path)
