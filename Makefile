@@ -9,6 +9,8 @@ B ?= footprint
 T ?=
 SAMPLE ?=
 BOOT ?= 200
+LIVES ?= 4
+MACHINE ?= emulator
 
 .PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-chaos chaos check \
   bench lock clean
@@ -52,7 +54,7 @@ test-chaos: setup ## power cuts and faults in QEMU, sampled
 	tools/test chaos $(T)
 
 chaos: setup ## every power cut of a device's life, judged; some really booted (SAMPLE=300 for a sample, BOOT=200)
-	$(BIN)/brickless chaos $(if $(SAMPLE),--sample $(SAMPLE)) --boot $(BOOT)
+	$(BIN)/brickless chaos --machine $(MACHINE) --lives $(LIVES) $(if $(SAMPLE),--sample $(SAMPLE)) --boot $(BOOT)
 
 check: setup ## format, lint, types, arrows
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from brickless.image.compress import Compression
 from brickless.main.artefacts import Variant
 from brickless.main.chaos import campaign, cases, run
 from brickless.main.chaos.record import Recording
+from brickless.main.chaos.rigs import NAME, EmulatorRig
 from brickless.main.chaos.scene import PAGE, Scene, page
 from brickless.main.lab import Lab
 from brickless.main.talk import Talk
@@ -43,7 +44,7 @@ def work() -> Iterator[Path]:
 @pytest.mark.needs("qemu")
 @pytest.mark.timeout(1800)
 def test_a_power_cut_after_any_write_leaves_old_or_new(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = run.run(CACHE, work / "found", Talk(), sample=SAMPLE, boot=BOOTS, seed=1)
+    counts = run.run(CACHE, work / "found", Talk(), run.Plan(sample=SAMPLE, boot=BOOTS))
     with capsys.disabled():
         print(f"\n{run.last_line(counts)}")
     assert counts.findings == ()
@@ -111,16 +112,16 @@ class Short(cases.Recorder):
 
     def play(self) -> Recording:
         self.first_boot()
-        repository = self._developer.clone(cases.NAME, "user1")
-        self.device.twin.machine.set_link(up=False)
+        repository = self._developer.clone(NAME, "user1")
+        self._rig.set_link(up=False)
         before, self._page = self._page, page(1)
         (repository / PAGE).write_text(self._page)
         rev = self._post(repository, "planted")
         self.prepare()
-        self.device.twin.machine.set_link(up=True)
+        self._rig.set_link(up=True)
         self._lab.api.wait_for_step(self.device.known, rev, STEP_TIMEOUT_S)
         self._cut("planted", (0, rev), {}, (before, self._page))
-        self.device.twin.kill()
+        self._rig.kill()
         return self._finish()
 
     def prepare(self) -> None:
@@ -154,7 +155,7 @@ def test_the_lab_finds_a_planted_bug(
     talk = Talk()
     try:
         with Lab(work / "lab", Planted(CACHE, work, bug), talk) as lab:
-            recording = recorder(lab, work / "recording").play()
+            recording = recorder(lab, EmulatorRig(lab), work / "recording").play()
     except BricklessError as error:
         pytest.fail(f"the device with the planted bug could not be recorded: {error}")
     planned = [one for one in campaign.plan(recording, sample=None, seed=1) if one[0].name == "planted"]

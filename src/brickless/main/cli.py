@@ -50,16 +50,20 @@ for _command in (up, demo):
 @brickless.command()
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), default=CACHE, show_default=True)
 @click.option("--found", type=click.Path(path_type=Path), default=Path("build/chaos"), help="Where findings are kept.")
-@click.option("--sample", type=click.IntRange(min=8), help="How many states are judged; all without it.")
-@click.option("--boot", type=click.IntRange(min=0), default=0, help="How many of them are really booted.")
+@click.option("--machine", type=click.Choice(["emulator", "pc", "virt-arm64"]), default="emulator", show_default=True)
+@click.option("--lives", type=click.IntRange(min=1), default=1, show_default=True, help="How many recordings are made.")
+@click.option("--sample", type=click.IntRange(min=8), help="How many states of each are judged; all without it.")
+@click.option("--boot", type=click.IntRange(min=0), default=0, help="How many states are really booted, in all.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Which states are drawn.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep the recording in this folder.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the recordings in this folder.")
 @click.option("--recording", type=click.Path(path_type=Path), help="Judge this recording, make no new one.")
 @click.option("--state", help="With --recording: only this state.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the device's console whole.")
 def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
     cache: Path,
     found: Path,
+    machine: str,
+    lives: int,
     sample: int | None,
     boot: int,
     seed: int,
@@ -76,24 +80,23 @@ def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
     \b
     Example:
       brickless chaos --sample 300 --boot 4
-      brickless chaos --recording build/chaos --state 120+123,125~126:3 --boot 1
+      brickless chaos --machine pc --lives 2 --keep build/recordings
+      brickless chaos --recording build/chaos/emulator-0 --state 120+123,125~126:3 --boot 1
     """
     from brickless.main.chaos import run as campaign
     from brickless.main.chaos.record import Recording
     from brickless.main.talk import Talk
 
     talk = Talk(verbose=verbose)
+    cache, found = cache.absolute(), found.absolute()
+    plan = campaign.Plan(machine, lives, sample, boot, seed)
     try:
         if recording is None:
-            counts = campaign.run(
-                cache.absolute(), found.absolute(), talk, sample=sample, boot=boot, seed=seed, keep=keep
-            )
+            counts = campaign.run(cache, found, talk, plan, keep=keep)
         elif state is None:
-            counts = campaign.judge_kept(
-                Recording(recording), found.absolute(), talk, sample=sample, boot=boot, seed=seed
-            )
+            counts = campaign.judge_kept(Recording(recording), cache, found, talk, plan)
         else:
-            counts = campaign.show(Recording(recording), state, talk, boot=bool(boot))
+            counts = campaign.show(Recording(recording), cache, state, talk, boot=bool(boot))
     except (BricklessError, OSError) as error:
         talk.say(f"FAILED: {error}")
         sys.exit(2)

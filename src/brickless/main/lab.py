@@ -37,13 +37,12 @@ HUB_CONFIG = {
 }
 
 
-class LabDevice:
-    """An emulated device and what the hub knows of it."""
+class Served:
+    """A device that serves a page, and what the hub knows of it."""
 
-    def __init__(self, name: str, twin: EmulatedDevice, web_port: int) -> None:
+    def __init__(self, name: str, web_port: int) -> None:
         """`web_port` is the loopback port that leads to its port 80."""
         self.name = name
-        self.twin = twin
         self.web_port = web_port
         self._known: Device | None = None
 
@@ -79,6 +78,15 @@ class LabDevice:
             return page if page is not None and words in page else None
 
         return wait_until(found, timeout_s, f"{self.page_url} of {self.name} says {words!r}")
+
+
+class LabDevice(Served):
+    """An emulated device."""
+
+    def __init__(self, name: str, twin: EmulatedDevice, web_port: int) -> None:
+        """See `Served`."""
+        super().__init__(name, web_port)
+        self.twin = twin
 
 
 class Lab:
@@ -169,7 +177,7 @@ class Lab:
         twin.start()
         return device
 
-    def register(self, device: LabDevice) -> Device:
+    def register(self, device: Served) -> Device:
         """Wait until it registered itself (its join token makes it ours), name it, wait for its factory revision."""
         found = self.api.wait_for_device(device.name, REGISTER_TIMEOUT_S)
         device.known = self.api.rename(found, device.name)

@@ -41,9 +41,13 @@ class Board:
         services: Sequence[Service] = (),
         forwards: Sequence[Forward] = (),
         drive: str = "",
+        write_log: Path | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        """`services` and `forwards` are its only network; `drive` replaces QEMU's options for the disk."""
+        """`services` and `forwards` are its only network; `drive` replaces QEMU's options for the disk.
+
+        `write_log` gets every write and flush of the disk, see `Machine`.
+        """
         self.folder = folder
         self.disk = disk
         self.hardware = hardware
@@ -51,6 +55,7 @@ class Board:
         self.services = tuple(services)
         self.forwards = tuple(forwards)
         self.drive = drive
+        self.write_log = write_log
         self._machine: Machine | None = None
 
     def start(self) -> Board:
@@ -63,6 +68,7 @@ class Board:
             self.console,
             disk=self.disk,
             drive=self.drive,
+            write_log=self.write_log,
             hardware=self.hardware,
             forwards=self.forwards,
             services=self.services,

@@ -81,17 +81,17 @@ def inode(disk: Path, inside: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file, holes kept: images are mostly holes."""
+def copy_sparse(source: Path, target: Path, *, offset: int = 0) -> None:
+    """Copy a file from `offset` on, holes kept: images are mostly holes."""
     reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     writer = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(reader).st_size
-        os.ftruncate(writer, size)
-        at = 0
+        os.ftruncate(writer, size - offset)
+        at = offset
         while (at := _next_data(reader, at, size)) < size:
             end = os.lseek(reader, at, os.SEEK_HOLE)
-            os.lseek(writer, at, os.SEEK_SET)
+            os.lseek(writer, at - offset, os.SEEK_SET)
             while at < end:
                 # It writes at the target's own position, which moves with it.
                 at += os.sendfile(writer, reader, at, end - at)

@@ -17,6 +17,7 @@ from brickless.testkit.crashlab import states
 from brickless.testkit.crashlab.images import Images
 from brickless.testkit.crashlab.judge import Check, Verdict, judge
 from brickless.testkit.crashlab.states import CrashState
+from brickless.testkit.crashlab.views import VIEWS, View
 
 WORKERS = 2
 # Images that wait for a judge; each takes as much memory as the disk has data.
@@ -105,20 +106,21 @@ def _submit(
 ) -> Iterator[tuple[Case, CrashState, Future[Verdict]]]:
     """Keep the judges busy, with no more images than there are slots; the results come in order."""
     waiting: list[tuple[Case, CrashState, Future[Verdict]]] = []
+    view = VIEWS[recording.view]
     with Images(recording.base, recording.entries(), work / "running.img") as images:
         for number, (case, state) in enumerate(planned):
             slots.acquire()
             image = work / f"state-{number}.img"
             images.build(state, image)
-            waiting.append((case, state, pool.submit(_judge, image, case, slots)))
+            waiting.append((case, state, pool.submit(_judge, image, case, view, slots)))
             while waiting and (waiting[0][2].done() or len(waiting) >= WAITING):
                 yield waiting.pop(0)
     yield from waiting
 
 
-def _judge(image: Path, case: Case, slots: threading.BoundedSemaphore) -> Verdict:
+def _judge(image: Path, case: Case, view: View, slots: threading.BoundedSemaphore) -> Verdict:
     try:
-        return judge(image, case.expected, checks(case))
+        return judge(image, case.expected, checks(case), view)
     finally:
         image.unlink()
         slots.release()
@@ -145,7 +147,7 @@ def one(recording: Recording, state: CrashState, image: Path) -> tuple[Case, Ver
     judged = image.with_suffix(".judged")
     shutil.copyfile(image, judged)
     try:
-        return case, judge(judged, case.expected, checks(case))
+        return case, judge(judged, case.expected, checks(case), VIEWS[recording.view])
     finally:
         judged.unlink()
 

@@ -13,23 +13,16 @@ from pathlib import Path
 from brickless.core.errors import BricklessError
 from brickless.main.artefacts import Variant
 from brickless.main.chaos.record import Case, Recording
+from brickless.main.chaos.rigs import NAME, BoardRig, EmulatorRig, Rig, copy_logs, recorded
 from brickless.main.chaos.scene import DATA, DATA_TEXT, PAGE, Scene, page
 from brickless.main.developer import Developer
 from brickless.main.hubapi import wait_until
-from brickless.main.lab import USER, Lab, LabDevice
+from brickless.main.lab import USER, Lab, Served
 from brickless.main.talk import Talk
-from brickless.testkit.crashlab import writelog
 
-NAME = "crash"
-DISK_MB = 128
 STEP_TIMEOUT_S = 400.0
 BOOT_TIMEOUT_S = 300.0
 CONFIG = {"PV_UPDATER_COMMIT_DELAY": "1", "PV_UPDATER_GOALS_TIMEOUT": "30"}
-DEVICE_CONFIG = {
-    "PH_UPDATER_INTERVAL": "1",
-    "PH_METADATA_DEVMETA_INTERVAL": "5",
-    "PH_METADATA_USRMETA_INTERVAL": "2",
-}
 META_KEY = "chaos.word"
 SUCCESS = frozenset({"DONE", "UPDATED"})
 
@@ -37,19 +30,20 @@ SUCCESS = frozenset({"DONE", "UPDATED"})
 class Recorder:
     """Plays the device's life and cuts the record into cases."""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
+    def __init__(self, lab: Lab, rig: Rig, folder: Path) -> None:
         """`folder` gets the recording."""
         self._lab = lab
+        self._rig = rig
         self._recording = Recording(folder)
         self._developer = Developer(lab.state / "desk", lab.api, lab.talk)
         self._cases: list[Case] = []
         self._rev = 0
         self._page = page(0)
         self._meta: tuple[bytes | None, ...] = (None,)
-        self._device: LabDevice | None = None
+        self._device: Served | None = None
 
     @property
-    def device(self) -> LabDevice:
+    def device(self) -> Served:
         """The device that is recorded."""
         if self._device is None:
             raise BricklessError("the recorded device was not switched on yet")
@@ -61,22 +55,20 @@ class Recorder:
         repository = self._developer.clone(NAME, USER)
         self.metadata()
         self.update("app-update", repository, lambda: self._write_page(repository))
-        self.update("bsp-update", repository, lambda: self._lab.bsp(Variant.UPDATED).write(repository))
+        self.update("bsp-update", repository, lambda: self._rig.bsp(Variant.UPDATED).write(repository))
         self.fail("app-rollback", repository, lambda: self._break_app(repository))
         self._mend_app(repository)
-        self.fail("bsp-rollback", repository, lambda: self._lab.bsp(Variant.PANICS).write(repository))
-        self._lab.bsp(Variant.UPDATED).write(repository)
+        self.fail("bsp-rollback", repository, lambda: self._rig.bsp(Variant.PANICS).write(repository))
+        self._rig.bsp(Variant.UPDATED).write(repository)
         self.update("app-update-again", repository, lambda: self._write_page(repository))
-        self.device.twin.kill()
+        self._rig.kill()
         return self._finish()
 
     # -- cases ---------------------------------------------------------------------------------------------------
 
     def first_boot(self) -> None:
         """The first boot of a new device: it registers itself and is claimed by its join token."""
-        self._device = self._lab.add(
-            NAME, config=DEVICE_CONFIG, size_mb=DISK_MB, log_writes=True, before=self._keep_base
-        )
+        self._device = self._rig.start(self._keep_base)
         self._lab.register(self._device)
         self._device.wait_for_page(self._page, BOOT_TIMEOUT_S)
         text = DATA_TEXT.encode()
@@ -147,7 +139,7 @@ class Recorder:
         *,
         identity: bool = True,
     ) -> None:
-        end = sum(writelog.count(path) for path in self.device.twin.write_logs())
+        end = recorded(self._rig)
         begin = self._cases[-1].end if self._cases else 0
         always: dict[str, tuple[bytes | None, ...]] = {DATA: (DATA_TEXT.encode(),)}
         if self._meta != (None,):
@@ -157,13 +149,18 @@ class Recorder:
         self._lab.talk.say(f"recorded {name}: writes and flushes {begin} to {end}")
 
     def _finish(self) -> Recording:
-        for path in self.device.twin.write_logs():
-            shutil.copyfile(path, self._recording.folder / path.name)
-        self._recording.keep(self._cases)
+        copy_logs(self._rig, self._recording.folder)
+        self._recording.keep(self._rig.view, self._cases)
         return self._recording
 
 
-def record(state: Path, artefacts: Scene, talk: Talk, folder: Path) -> Recording:
-    """Record the device's life into `folder`; `state` is emptied, it holds the hub and the device meanwhile."""
+def record(state: Path, artefacts: Scene, talk: Talk, folder: Path, view: str) -> Recording:
+    """Record a device's life into `folder`; `state` is emptied, it holds the hub and the device meanwhile."""
     with Lab(state, artefacts, talk) as lab:
-        return Recorder(lab, folder).play()
+        if view == EmulatorRig.view:
+            return Recorder(lab, EmulatorRig(lab), folder).play()
+        rig = BoardRig(lab, artefacts, view)
+        try:
+            return Recorder(lab, rig, folder).play()
+        finally:
+            rig.stop()

@@ -60,19 +60,28 @@ class Recording:
             stream.seek(number * writelog.SECTOR_BYTES)
             return stream.read(writelog.SECTOR_BYTES)
 
-    def keep(self, cases: Iterable[Case]) -> None:
-        """Write what the cases are."""
-        listed = [_plain(case) for case in cases]
-        (self.folder / CASES).write_text(json.dumps(listed, indent=1) + "\n")
+    def keep(self, view: str, cases: Iterable[Case]) -> None:
+        """Write what was recorded, and what the cases are."""
+        about = {"view": view, "cases": [_plain(case) for case in cases]}
+        (self.folder / CASES).write_text(json.dumps(about, indent=1) + "\n")
+
+    @property
+    def view(self) -> str:
+        """How the recorded device's bootloader sees the disk: a name in `crashlab.views`."""
+        return str(self._about()["view"])
 
     def cases(self) -> list[Case]:
         """The cases. Raises `UserError` when the folder holds no recording."""
+        return [_case(entry) for entry in self._about()["cases"]]
+
+    def _about(self) -> dict[str, Any]:
         path = self.folder / CASES
         if not path.exists() or not self.base.exists():
             raise UserError(
                 "no-recording", f"{self.folder} holds no recording", hint="`brickless chaos --keep DIR` makes one."
             )
-        return [_case(entry) for entry in json.loads(path.read_text())]
+        about: dict[str, Any] = json.loads(path.read_text())
+        return about
 
 
 def _plain(case: Case) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from brickless.main.chaos import boots, campaign, cases
 from brickless.main.chaos.campaign import Counts, Finding
@@ -27,42 +28,53 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="brickless-chaos-", dir=MEMORY if MEMORY.is_dir() else None))
 
 
-def run(
-    cache: Path, found: Path, talk: Talk, *, sample: int | None, boot: int, seed: int, keep: Path | None = None
-) -> Counts:
-    """The whole campaign: `sample` states (None: all), `boot` of them booted. Findings are saved in `found`.
+class Plan(NamedTuple):
+    """What a campaign does: `lives` recordings of the machine `view`; of each `sample` states (None: all) are judged.
 
-    `keep` gets the recording. The same recording, sample and seed give the same states.
+    `boot` states are booted in all. The same recording, sample and seed give the same states.
     """
-    work = scratch()
-    try:
-        talk.step("recording a device's life")
-        folder = keep or work / "recording"
-        recording = cases.record(work / "lab", Scene(cache, config=cases.CONFIG), talk, folder)
-        return judge_recording(recording, work, found, talk, sample=sample, boot=boot, seed=seed)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+    view: str = "emulator"
+    lives: int = 1
+    sample: int | None = None
+    boot: int = 0
+    seed: int = 1
 
 
-def judge_kept(recording: Recording, found: Path, talk: Talk, *, sample: int | None, boot: int, seed: int) -> Counts:
+def run(cache: Path, found: Path, talk: Talk, plan: Plan, *, keep: Path | None = None) -> Counts:
+    """Record, judge, boot. Findings are saved in `found`, the recordings in `keep`."""
+    counts = Counts({}, ())
+    for life in range(plan.lives):
+        work = scratch()
+        try:
+            talk.step(f"recording a life of the {plan.view}, {life + 1} of {plan.lives}")
+            folder = (keep or work / "recording") / f"{plan.view}-{life}"
+            recording = cases.record(work / "lab", Scene(cache, config=cases.CONFIG), talk, folder, plan.view)
+            share = plan.boot // plan.lives + (life < plan.boot % plan.lives)
+            one = plan._replace(boot=share, seed=plan.seed + life)
+            counts = _sum(counts, _judge(recording, work, cache, found / folder.name, talk, one))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return counts
+
+
+def judge_kept(recording: Recording, cache: Path, found: Path, talk: Talk, plan: Plan) -> Counts:
     """The campaign on a recording that was kept."""
     work = scratch()
     try:
-        return judge_recording(recording, work, found, talk, sample=sample, boot=boot, seed=seed)
+        return _judge(recording, work, cache, found, talk, plan)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def judge_recording(
-    recording: Recording, work: Path, found: Path, talk: Talk, *, sample: int | None, boot: int, seed: int
-) -> Counts:
+def _judge(recording: Recording, work: Path, cache: Path, found: Path, talk: Talk, plan: Plan) -> Counts:
     """Judge the states of a recording, then boot some of them."""
-    planned = campaign.plan(recording, sample=sample, seed=seed)
-    talk.step(f"judging {len(planned)} states of {len(recording.entries())} writes and flushes, seed {seed}")
+    planned = campaign.plan(recording, sample=plan.sample, seed=plan.seed)
+    talk.step(f"judging {len(planned)} states of {len(recording.entries())} writes and flushes, seed {plan.seed}")
     counts = campaign.judge_all(recording, planned, work / "judge", progress=_teller(talk, len(planned)))
-    chosen = pick(planned, boot, seed)
+    chosen = pick(planned, plan.boot, plan.seed)
     talk.step(f"booting {len(chosen)} of them")
-    booted = boots.boot_all(recording, chosen, work / "boots", progress=lambda one: talk.say(_booted(one)))
+    booted = boots.boot_all(recording, chosen, work / "boots", cache, progress=lambda one: talk.say(_booted(one)))
     findings = [*counts.findings, *(_finding(recording, one) for one in booted if one.faults)]
     counts = counts._replace(
         findings=tuple(findings), booted=len(booted), unbootable=sum(not one.page for one in booted)
@@ -73,6 +85,16 @@ def judge_recording(
     if saved is not None:
         talk.say(f"the recording and what was found are kept in {saved}")
     return counts
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    names = dict.fromkeys([*one.cases, *other.cases])
+    return Counts(
+        {name: one.cases.get(name, 0) + other.cases.get(name, 0) for name in names},
+        one.findings + other.findings,
+        one.booted + other.booted,
+        one.unbootable + other.unbootable,
+    )
 
 
 def pick(planned: Sequence[tuple[Case, CrashState]], number: int, seed: int) -> list[tuple[Case, CrashState]]:
@@ -88,7 +110,7 @@ def pick(planned: Sequence[tuple[Case, CrashState]], number: int, seed: int) -> 
     return sorted(order[:number], key=lambda one: one[1])
 
 
-def show(recording: Recording, name: str, talk: Talk, *, boot: bool) -> Counts:
+def show(recording: Recording, cache: Path, name: str, talk: Talk, *, boot: bool) -> Counts:
     """One state of a recording, judged and, if asked, booted."""
     state = states.parse(name)
     work = scratch()
@@ -98,7 +120,8 @@ def show(recording: Recording, name: str, talk: Talk, *, boot: bool) -> Counts:
         talk.say(f"{case.name} {state}: boots {', '.join(verdict.boots) or 'nothing'}")
         faults = verdict.faults
         if boot:
-            booted = boots.boot(work, case, state, lambda line: talk.console(case.name, line))
+            rebooted = boots.machine(recording.view, work, cache, lambda line: talk.console(case.name, line))
+            booted = boots.boot(rebooted, case, state)
             talk.say(_booted(booted))
             faults += booted.faults
         command = f"brickless chaos --recording {recording.folder} --state {state}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from brickless.core.canonical import JsonValue
 from brickless.image import factory, storage
+from brickless.image.arch import AMD64, Arch
 from brickless.image.bsp import Bsp
 from brickless.main.artefacts import GROUP_TIMEOUT_S, STABLE_S, Artefacts
 from brickless.store.objects import ObjectStore
@@ -33,31 +34,34 @@ def page(number: int) -> str:
     return f"page {number}\n"
 
 
+def factory_state(objects: ObjectStore, board: Bsp, folder: Path, scratch: Path, arch: Arch = AMD64) -> bytes:
+    """The factory revision with the container `web`; `folder` is the cache, `scratch` gets its squashfs."""
+    busybox.rootfs(scratch, folder, {"bin/keep": _PROGRAM})
+    lines = [
+        "lxc.mount.entry = /volumes/web/data data none bind,create=dir 0 0",
+        # So that whoever fetches the page also sees which metadata has arrived.
+        "lxc.mount.entry = /run/pantavisor/pv www/pv none bind,ro,create=dir 0 0",
+    ]
+    entries = busybox.container(objects, "web", "/bin/keep", scratch, lines=lines)
+    run = entries["web/run.json"]
+    if not isinstance(run, dict):
+        raise TypeError("a container's manifest is a JSON object")
+    volumes: JsonValue = {"lxc-overlay": {"persistence": "boot"}, "data": {"persistence": "permanent"}}
+    entries["web/run.json"] = {**run, "storage": volumes}
+    entries[PAGE] = objects.add([page(0).encode()])
+    groups = factory.stock_groups(timeout_s=GROUP_TIMEOUT_S, stable_s=STABLE_S)
+    return factory.revision(objects, board, folder, groups=groups, extra=entries, arch=arch)
+
+
 class Scene(Artefacts):
     """Disks whose factory revision has the container `web`."""
 
     def disk(self, out: Path, board: Bsp, config: Mapping[str, str], *, size_mb: int = 128) -> None:
         """See `Artefacts.disk`."""
-
-        def fill(objects: ObjectStore) -> bytes:
-            groups = factory.stock_groups(timeout_s=GROUP_TIMEOUT_S, stable_s=STABLE_S)
-            extra = self._web(objects, out.with_name("web.squashfs"))
-            return factory.revision(objects, board, self.folder, groups=groups, extra=extra)
-
-        storage.build(out, fill=fill, size_mb=size_mb, config=config)
-
-    def _web(self, objects: ObjectStore, squashfs: Path) -> dict[str, JsonValue]:
-        busybox.rootfs(squashfs, self.folder, {"bin/keep": _PROGRAM})
-        lines = [
-            "lxc.mount.entry = /volumes/web/data data none bind,create=dir 0 0",
-            # So that whoever fetches the page also sees which metadata has arrived.
-            "lxc.mount.entry = /run/pantavisor/pv www/pv none bind,ro,create=dir 0 0",
-        ]
-        entries = busybox.container(objects, "web", "/bin/keep", squashfs, lines=lines)
-        run = entries["web/run.json"]
-        if not isinstance(run, dict):
-            raise TypeError("a container's manifest is a JSON object")
-        volumes: JsonValue = {"lxc-overlay": {"persistence": "boot"}, "data": {"persistence": "permanent"}}
-        entries["web/run.json"] = {**run, "storage": volumes}
-        entries[PAGE] = objects.add([page(0).encode()])
-        return entries
+        scratch = out.with_name("web.squashfs")
+        storage.build(
+            out,
+            fill=lambda objects: factory_state(objects, board, self.folder, scratch),
+            size_mb=size_mb,
+            config=config,
+        )

@@ -12,25 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from brickless.core import bootenv, canonical
+from brickless.core import canonical
 from brickless.core.errors import HostileInputError
 from brickless.core.paths import check_revision
 from brickless.core.state import State, parse_state
 from brickless.testkit.crashlab import inspect
+from brickless.testkit.crashlab.views import VIEWS, Seen, View
 
-ENVIRONMENT = "boot/uboot.txt"
+EMULATOR = VIEWS["emulator"]
 
 
 class Expected(NamedTuple):
     """What a case allows.
 
     `revisions` may be booted; `kept` are files with the contents that they may have (None in it: may be missing).
-    `memories` is what the bootloader may remember of its tries (`pv_trying`).
+    `max_attempts` is how often the bootloader tries a revision.
     """
 
     revisions: frozenset[str]
     kept: Mapping[str, frozenset[bytes | None]]
-    memories: tuple[str, ...] = ("",)
     max_attempts: int = 3
 
 
@@ -49,43 +49,41 @@ class Verdict(NamedTuple):
 Check = Callable[[Path], Sequence[str]]
 
 
-def judge(image: Path, expected: Expected, checks: Sequence[Check] = ()) -> Verdict:
+def judge(image: Path, expected: Expected, checks: Sequence[Check] = (), view: View = EMULATOR) -> Verdict:
     """Judge one disk. The image is changed: its journal is replayed."""
-    broken = inspect.recover(image)
+    storage = view.storage(image, image.with_suffix(".storage"))
+    try:
+        return _judge(image, storage, expected, checks, view)
+    finally:
+        if storage != image:
+            storage.unlink()
+
+
+def _judge(image: Path, storage: Path, expected: Expected, checks: Sequence[Check], view: View) -> Verdict:
+    seen = None if view.reads_journal else view.look(image, storage, expected.max_attempts)
+    broken = inspect.recover(storage)
     if broken:
         return Verdict((), (f"the file system does not recover: {broken}",))
-    small = inspect.contents(image, [ENVIRONMENT, *expected.kept])
-    faults = [fault for path, allowed in expected.kept.items() for fault in _kept(path, small.get(path), allowed)]
-    if ENVIRONMENT not in small:
-        return Verdict((), (*faults, f"{ENVIRONMENT} is missing: the bootloader would take the factory revision"))
-    environment = bootenv.parse(small[ENVIRONMENT])
-    faults += _environment(environment, small[ENVIRONMENT])
-    boots = selections(environment, expected)
-    needed = list(dict.fromkeys([*boots, environment.get("pv_rev", "")]))
+    if seen is None:
+        seen = view.look(image, storage, expected.max_attempts)
+    small = inspect.contents(storage, [view.environment, *expected.kept])
+    faults = [*seen.faults]
+    faults += [fault for path, allowed in expected.kept.items() for fault in _kept(path, small.get(path), allowed)]
+    if view.environment not in small:
+        return Verdict((), (*faults, f"{view.environment} is missing: the bootloader would take the factory revision"))
+    environment = view.parse(small[view.environment])
+    faults += _environment(environment, small[view.environment])
+    needed = list(dict.fromkeys([*seen.boots, environment.get("pv_rev", "")]))
     faults += [
         f"revision {rev} may be booted, only {sorted(expected.revisions)} may"
         for rev in needed
         if rev not in expected.revisions
     ]
-    faults += _whole(image, [rev for rev in needed if rev in expected.revisions])
-    faults += _markers(image, environment, expected)
+    faults += _whole(storage, [rev for rev in needed if rev in expected.revisions], seen)
+    faults += _markers(storage, environment, expected)
     for check in checks:
-        faults += check(image)
-    return Verdict(boots, tuple(faults))
-
-
-def selections(environment: Mapping[str, str], expected: Expected) -> tuple[str, ...]:
-    """What the bootloader boots now and, should that be a try that fails, next: for each of its possible memories."""
-    chosen: list[str] = []
-    for memory in expected.memories:
-        trying = memory
-        for _ in range(expected.max_attempts + 1):
-            choice = bootenv.choose(environment, trying, max_attempts=expected.max_attempts)
-            trying = choice.trying
-            chosen.append(choice.rev)
-            if not choice.attempt:
-                break
-    return tuple(dict.fromkeys(chosen))
+        faults += check(storage)
+    return Verdict(seen.boots, tuple(faults))
 
 
 def _kept(path: str, content: bytes | None, allowed: frozenset[bytes | None]) -> list[str]:
@@ -101,7 +99,7 @@ def _environment(environment: Mapping[str, str], raw: bytes) -> list[str]:
     return []
 
 
-def _whole(image: Path, revisions: Sequence[str]) -> list[str]:
+def _whole(image: Path, revisions: Sequence[str], seen: Seen) -> list[str]:
     """What is missing or broken in these revisions."""
     raw = inspect.contents(image, [f"trails/{rev}/.pvr/json" for rev in revisions])
     faults: list[str] = []
@@ -116,7 +114,33 @@ def _whole(image: Path, revisions: Sequence[str]) -> list[str]:
     faults += _objects(image, objects)
     for rev, state in states.items():
         faults += _boot_files(image, rev, state)
+        faults += _loaded(rev, state, seen)
     return faults
+
+
+def _loaded(rev: str, state: State, seen: Seen) -> list[str]:
+    """What a bootloader that reads without the journal would load must be the revision's own, too."""
+    files = None if seen.loaded is None else seen.loaded.get(rev)
+    if files is None or state.bsp is None:
+        return []
+    wanted = _boot_links(state)
+    faults = [f"revision {rev}: the bootloader does not see .pv/{name}" for name in wanted if name not in files]
+    faults += [
+        f"revision {rev}: the bootloader sees other bytes in .pv/{name}"
+        for name, sha in files.items()
+        if name in wanted and wanted[name] != sha
+    ]
+    return faults
+
+
+def _boot_links(state: State) -> dict[str, str]:
+    """Name below `.pv` -> SHA-256 of the object that it must be."""
+    bsp = state.bsp
+    if bsp is None:
+        return {}
+    sources = {"pv-kernel.img": bsp.linux, "pv-initrd.img": bsp.initrd}
+    sources |= {f"pv-initrd.img.{number}": addon for number, addon in enumerate(bsp.addons)}
+    return {name: state.objects.get(f"bsp/{source}", "") for name, source in sources.items()}
 
 
 def _objects(image: Path, wanted: Sequence[str]) -> list[str]:
@@ -135,21 +159,15 @@ def _boot_files(image: Path, rev: str, state: State) -> list[str]:
     """The files that the bootloader loads must be the objects themselves: nothing else checks them before they run."""
     listed = inspect.folders(image, ["objects", f"trails/{rev}/.pv"])
     objects, files = listed["objects"], listed[f"trails/{rev}/.pv"]
-    bsp = state.bsp
-    if bsp is None:
-        return [f"revision {rev} has no BSP"]
-    wanted = {"pv-kernel.img": bsp.linux, "pv-initrd.img": bsp.initrd}
-    wanted |= {f"pv-initrd.img.{number}": addon for number, addon in enumerate(bsp.addons)}
     faults = []
-    for name, source in wanted.items():
-        sha = state.objects.get(f"bsp/{source}", "")
+    for name, sha in _boot_links(state).items():
         node = files.get(name)
         if node is None:
             faults.append(f"revision {rev} has no .pv/{name}: the bootloader cannot load it")
         elif sha in objects and objects[sha].inode != node.inode:
             content = inspect.contents(image, [f"trails/{rev}/.pv/{name}"])
             if canonical.sha256_hex(content[f"trails/{rev}/.pv/{name}"]) != sha:
-                faults.append(f"revision {rev}: .pv/{name} is not what bsp/{source} says")
+                faults.append(f"revision {rev}: .pv/{name} is not the object that its state names")
     return faults
 
 

@@ -76,7 +76,7 @@ def test_a_truncated_object_is_named(image: Path) -> None:
 
 def test_a_kernel_that_is_not_the_revisions_own_is_named(image: Path) -> None:
     put(image, "trails/0/.pv/pv-kernel.img", b"other")
-    assert "revision 0: .pv/pv-kernel.img is not what bsp/kernel.img says" in judge(image, EXPECTED).faults
+    assert "revision 0: .pv/pv-kernel.img is not the object that its state names" in judge(image, EXPECTED).faults
 
 
 def test_a_missing_addon_of_the_initramfs_is_named(image: Path) -> None:
