@@ -24,6 +24,7 @@ STEP_TIMEOUT_S = 400.0
 BOOT_TIMEOUT_S = 300.0
 CONFIG = {"PV_UPDATER_COMMIT_DELAY": "1", "PV_UPDATER_GOALS_TIMEOUT": "30"}
 META_KEY = "chaos.word"
+GC_KEY = "PV_STORAGE_GC_THRESHOLD"
 SUCCESS = frozenset({"DONE", "UPDATED"})
 
 
@@ -61,6 +62,7 @@ class Recorder:
         self.fail("bsp-rollback", repository, lambda: self._rig.bsp(Variant.PANICS).write(repository))
         self._rig.bsp(Variant.UPDATED).write(repository)
         self.update("app-update-again", repository, lambda: self._write_page(repository))
+        self.collect_garbage()
         self._rig.kill()
         return self._finish()
 
@@ -105,6 +107,14 @@ class Recorder:
             raise BricklessError(f"{name}: revision {rev} is {step.status}, not ERROR: {step.message}")
         self.device.wait_for_page(self._page, BOOT_TIMEOUT_S)
         self._cut(name, (self._rev, rev), {}, (self._page,))
+
+    def collect_garbage(self) -> None:
+        """What no revision needs any more is removed: a threshold set at the hub makes the device do it now."""
+        mark = self._rig.mark()
+        api, known = self._lab.api, self.device.known
+        api.call("PUT", f"/devices/{known.id}/user-meta", {META_KEY: "one", GC_KEY: "1"})
+        self._rig.wait_for(r"collected garbage at the threshold: [1-9]", STEP_TIMEOUT_S, mark)
+        self._cut("garbage-collection", (self._rev,), {}, (self._page,))
 
     # -- changes -------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,14 @@ class Rig(Protocol):
         """Plug or pull its network cable."""
         ...
 
+    def wait_for(self, pattern: str, timeout_s: float, since: int) -> None:
+        """Wait for a line of its console behind the mark `since`."""
+        ...
+
+    def mark(self) -> int:
+        """The place behind the last line of its console."""
+        ...
+
     def kill(self) -> None:
         """Cut its power."""
         ...
@@ -93,6 +101,14 @@ class EmulatorRig:
     def set_link(self, *, up: bool) -> None:
         """See `Rig.set_link`."""
         self.device.twin.machine.set_link(up=up)
+
+    def wait_for(self, pattern: str, timeout_s: float, since: int) -> None:
+        """See `Rig.wait_for`."""
+        self.device.twin.wait_for(pattern, timeout_s=timeout_s, since=since)
+
+    def mark(self) -> int:
+        """See `Rig.mark`."""
+        return self.device.twin.mark()
 
     def kill(self) -> None:
         """See `Rig.kill`."""
@@ -169,6 +185,14 @@ class BoardRig:
     def set_link(self, *, up: bool) -> None:
         """See `Rig.set_link`."""
         self.twin.machine.set_link(up=up)
+
+    def wait_for(self, pattern: str, timeout_s: float, since: int) -> None:
+        """See `Rig.wait_for`."""
+        self.twin.wait_for(pattern, timeout_s=timeout_s, since=since)
+
+    def mark(self) -> int:
+        """See `Rig.mark`."""
+        return self.twin.mark()
 
     def kill(self) -> None:
         """See `Rig.kill`."""
