@@ -165,7 +165,8 @@ def grub_environment(values: Mapping[str, str] = ENVIRONMENT) -> bytes:
 
 def command_line(of: Board, options: Options) -> str:
     """The kernel's command line, without what the boot script adds."""
-    words = (f"console={of.console}", COMMON, f"PV_BOOTLOADER_TYPE={of.bootloader}", options.command_line)
+    guarded = "PV_WDT_MODE=always" if of.watchdog else ""
+    words = (f"console={of.console}", COMMON, f"PV_BOOTLOADER_TYPE={of.bootloader}", guarded, options.command_line)
     return " ".join(word for word in words if word)
 
 

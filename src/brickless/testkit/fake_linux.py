@@ -260,10 +260,12 @@ class FakeDevice:
         self._limits = Limits(goals_timeout_s, policy or Policy(commit_delay_s=25, hub_timeout_s=120))
         self.bootloader = UBoot(world.storage.root)
         self._cmdline_rev = "0"
+        self.mark = ""
         self.supervisor = self._new()
 
     def _new(self) -> Supervisor:
-        return Supervisor(FakeMachine(self.world), self.world.storage, self.bootloader, self._limits)
+        machine = FakeMachine(self.world)
+        return Supervisor(machine, self.world.storage, self.bootloader, self._limits, mark=self.mark)
 
     def power_on(self, *, verify: bool = False) -> None:
         """A boot, after a power cut or the first one."""

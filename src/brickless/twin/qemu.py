@@ -40,6 +40,9 @@ class Hardware(NamedTuple):
     # What lies in its flash, when QEMU's own is not meant; and whether it has an i6300esb watchdog.
     firmware: Path | None = None
     watchdog: bool = False
+    # With a number, each instruction takes 2^n ns of the guest's time, however busy the host is: its timers, a hardware
+    # watchdog's too, then see a board of constant speed.
+    instruction_shift: int | None = None
 
 
 class Forward(NamedTuple):
@@ -128,6 +131,8 @@ class Machine:
         if self.boot is not None:
             arguments += ["-no-reboot", "-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initrd)]
             arguments += ["-append", self.boot.command_line]
+        if hardware.instruction_shift is not None:
+            arguments += ["-icount", f"shift={hardware.instruction_shift}"]
         if hardware.firmware is not None:
             arguments += ["-bios", str(hardware.firmware)]
         if hardware.watchdog:

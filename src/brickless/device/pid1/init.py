@@ -4,10 +4,12 @@ It knows nothing of revisions, containers or networks. The supervisor talks to i
 
     alive               its loop turned: the watchdog, if armed, is fed
     trial 1 | trial 0   a revision is being tried: give up sooner
-    watchdog SECONDS    arm the hardware watchdog; `watchdog 0` disarms it
+    watchdog MODE SECONDS   how the hardware watchdog is used (`pid1.guard`)
+    started             the revision's containers reached their goals
     reboot | poweroff   end the system; containers are stopped already
 
-Nothing here wakes up by itself: with both children healthy the process sleeps until a signal or a line arrives.
+Nothing here wakes up by itself: with both children healthy the process sleeps until a signal or a line arrives (and
+before the supervisor's first word to feed an armed watchdog).
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ import sys
 import time
 
 from brickless.device.pid1.daemon import Daemon
+from brickless.device.pid1.guard import CONFIG_FILE, MODES, Guard, early_settings
 from brickless.linux import cgroup, kmsg, libc, modules, mount, power
-from brickless.linux.watchdog import Watchdog
 
 MODULES_LIST = "/etc/brickless/modules"
 # The supervisor's end of the pipe, named in its environment.
@@ -48,8 +50,17 @@ def run(*, greeted: bool) -> int:
     prepare(console)
     with open("/proc/cmdline", encoding="utf-8", errors="replace") as stream:
         cmdline = stream.read()
-    init = Init(console, [Daemon(name, module, essential=vital) for name, module, vital in DAEMONS], on_trial(cmdline))
-    return init.main()
+    guard = Guard(console)
+    guard.configure(*early_settings(cmdline, _text(CONFIG_FILE)), time.monotonic())
+    daemons = [Daemon(name, module, essential=vital) for name, module, vital in DAEMONS]
+    return Init(console, daemons, on_trial(cmdline), guard).main()
+
+
+def _text(path: str) -> str:
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read(LINE_MAX_BYTES * 16)
 
 
 def prepare(console: kmsg.Console) -> None:
@@ -93,15 +104,15 @@ def on_trial(cmdline: str) -> bool:
 class Init:
     """The loop of PID 1."""
 
-    __slots__ = ("_buffer", "_console", "_daemons", "_pipe", "_signals", "_trial", "_watchdog", "_wish")
+    __slots__ = ("_buffer", "_console", "_daemons", "_guard", "_pipe", "_signals", "_trial", "_wish")
 
-    def __init__(self, console: kmsg.Console, daemons: list[Daemon], trial: bool) -> None:
+    def __init__(self, console: kmsg.Console, daemons: list[Daemon], trial: bool, guard: Guard) -> None:
         self._console = console
         self._daemons = daemons
         self._trial = trial
         self._wish = ""
         self._buffer = b""
-        self._watchdog: Watchdog | None = None
+        self._guard = guard
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -116,6 +127,7 @@ class Init:
         poll.register(self._pipe[0], select.POLLIN)
         while not self._wish:
             self._start_due()
+            self._guard.tick(time.monotonic())
             for fd, _ in poll.poll(self._wait_ms()):
                 if fd == self._signals[0]:
                     self._take_signals()
@@ -139,6 +151,9 @@ class Init:
 
     def _wait_ms(self) -> int | None:
         waiting = [daemon.next_start_s for daemon in self._daemons if not daemon.pid]
+        feed_s = self._guard.due_s()
+        if feed_s is not None:
+            waiting.append(feed_s)
         if not waiting:
             return None
         return max(0, int((min(waiting) - time.monotonic()) * 1000) + 1)
@@ -214,31 +229,22 @@ class Init:
         if words in (["reboot"], ["poweroff"]):
             self._wish = words[0]
         elif words == ["alive"]:
-            if self._watchdog is not None:
-                self._watchdog.feed()
+            self._guard.alive()
+        elif words == ["started"]:
+            self._guard.started()
         elif words[:1] == ["trial"] and words[1:] in (["0"], ["1"]):
             self._trial = words[1] == "1"
-        elif words[:1] == ["watchdog"] and len(words) == 2 and words[1].isdecimal():
-            self._arm(int(words[1]))
+        elif words[:1] == ["watchdog"] and len(words) == 3 and words[1] in MODES and words[2].isdecimal():
+            self._guard.configure(words[1], int(words[2]), time.monotonic())
         else:
             self._console.line(f"brickless: pid1: not understood: {' '.join(words)}")
-
-    def _arm(self, timeout_s: int) -> None:
-        try:
-            if self._watchdog is None and timeout_s:
-                self._watchdog = Watchdog(timeout_s)
-                self._watchdog.feed()
-            elif self._watchdog is not None and not timeout_s:
-                self._watchdog.disarm()
-                self._watchdog = None
-        except OSError as error:
-            self._console.line(f"brickless: pid1: hardware watchdog: {error}")
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
         """Stop who is left, write everything out, reset. Bounded in time: a stuck process does not hold the reset."""
         self._console.line(f"brickless: {self._wish}")
+        self._guard.ending(time.monotonic())
         for daemon in self._daemons:
             if daemon.pid:
                 _signal(daemon.pid, signal.SIGTERM)

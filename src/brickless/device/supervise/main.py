@@ -16,6 +16,7 @@ from brickless.device.boot.backend import backend
 from brickless.device.config import Config
 from brickless.device.control import places, views
 from brickless.device.control.listener import Listener, unix_door
+from brickless.device.supervise.heartbeat import Heartbeat, commit_delay_s
 from brickless.device.supervise.machine import LinuxMachine, Paths
 from brickless.device.supervise.server import Server
 from brickless.device.supervise.supervisor import Limits, Supervisor, mark_of, quickboot, revision_of
@@ -29,8 +30,6 @@ FD_VARIABLE = "BRICKLESS_INIT_FD"
 PRIVATE = places.PRIVATE
 LXC_PATH = "/var/lib/lxc"
 ROOTFS_MOUNT = "/usr/lib/lxc/rootfs"
-# How often PID 1 hears that the loop turns, while a watchdog waits for it: thrice within its timeout.
-ALIVE_SHARE = 3
 LOOPBACK = "lo"
 # Folders of <R> that containers see; LXC cannot make them inside its read-only view (device.md 2.2).
 RUN_FOLDERS = ("logs", "user-meta", "device-meta")
@@ -156,8 +155,7 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
     supervisor.boot(revision_of(cmdline), verify=not skip)
     libc.trim_heap()
-    watchdog_s = arm_watchdog(machine, settings)
-    loop(poll, (server, control), supervisor, machine, watchdog_s)
+    loop(poll, (server, control), supervisor, Heartbeat(machine.tell_init, settings))
     return 1
 
 
@@ -165,7 +163,7 @@ def limits_of(settings: Config) -> Limits:
     """The supervisor's own share of the configuration."""
     policy = Policy(
         max_retries=settings.integer("PV_REVISION_RETRIES"),
-        commit_delay_s=settings.seconds("PV_UPDATER_COMMIT_DELAY"),
+        commit_delay_s=commit_delay_s(settings),
         hub_timeout_s=settings.seconds("PH_UPDATER_NETWORK_TIMEOUT"),
         hub_gate=HubGate.REACHED if settings.flag("PV_CONTROL_REMOTE") else HubGate.OFF,
     )
@@ -193,33 +191,14 @@ def serve_control(sock: socket.socket, place: places.Place) -> None:
     session.serve(sock, place, signal.alarm)
 
 
-def arm_watchdog(machine: LinuxMachine, settings: Config) -> int:
-    """Have PID 1 arm the hardware watchdog where the mode wants it while running (device.md 3.9); its timeout, or 0."""
-    timeout_s = settings.integer("PV_WDT_TIMEOUT")
-    if settings.text("PV_WDT_MODE") != "always" or timeout_s <= 0:
-        return 0
-    machine.tell_init(f"watchdog {timeout_s}")
-    return timeout_s
-
-
 def loop(
-    poll: select.poll,
-    servers: tuple[Server | Listener, ...],
-    supervisor: Supervisor,
-    machine: LinuxMachine,
-    watchdog_s: int,
+    poll: select.poll, servers: tuple[Server | Listener, ...], supervisor: Supervisor, heartbeat: Heartbeat
 ) -> None:
     """Sleep until something happens or is due. Nothing wakes us up without a reason."""
-    beat_s = watchdog_s / ALIVE_SHARE if watchdog_s else None
-    beat_at_s = time.monotonic()
     while True:
         supervisor.tick()
-        due_s = supervisor.due_s()
-        if beat_s is not None:
-            if time.monotonic() >= beat_at_s:
-                machine.tell_init("alive")
-                beat_at_s = time.monotonic() + beat_s
-            due_s = beat_at_s if due_s is None else min(due_s, beat_at_s)
+        times = (supervisor.due_s(), heartbeat.beat(reached=supervisor.reached))
+        due_s = min((at for at in times if at is not None), default=None)
         for fd, _ in poll.poll(timeout_ms(due_s)):
             for server in servers:
                 server.serve(fd)

@@ -53,6 +53,7 @@ class Supervisor:
 
     __slots__ = (
         "_boot",
+        "_confirm_at_s",
         "_ending",
         "_engine",
         "_hub_reachable",
@@ -78,6 +79,7 @@ class Supervisor:
         self._trial: Trial | None = None
         self._hub_reachable = False
         self._mark = mark
+        self._confirm_at_s: float | None = None
         self._reboot_at_s: float | None = None
         # What PID 1 is told at that time: reboot, or poweroff.
         self._ending = "reboot"
@@ -237,7 +239,14 @@ class Supervisor:
         times = [self._engine.due_s(), None if self._trial is None else self._trial.due_s()]
         if self._reboot_at_s is not None and self._engine.is_quiet:
             times.append(self._reboot_at_s)
+        if self._trial is None and self._reboot_at_s is None:
+            times.append(self._confirm_at_s)
         return min((at for at in times if at is not None), default=None)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the running revision's containers are where they should be."""
+        return self._engine.goal() <= Goal.ACHIEVED
 
     def _standing(self) -> Standing:
         engine = self._engine
@@ -247,7 +256,7 @@ class Supervisor:
             # One that keeps ending was not too slow: its exits are the reason, not the time.
             failed += [_crash_loop(unit) for unit in late if unit.last_exit]
         return Standing(
-            reached=engine.goal() <= Goal.ACHIEVED,
+            reached=self.reached,
             stable=engine.is_stable,
             failed="; ".join(failed),
             late=", ".join(f"{unit.name} is {unit.status.name}" for unit in late),
@@ -264,15 +273,25 @@ class Supervisor:
         """Without a trial: a container that nothing brings back takes the device down, slowly (device.md 3.8)."""
         standing = self._standing()
         failed = standing.failed
-        if self._mark and standing.reached and not failed:
-            self._confirm()
+        if self._mark:
+            self._confirm_in_time(well=standing.reached and not failed)
         if failed:
             self._machine.say(f"revision {self._engine.rev} failed, {failed}: rebooting in {BAD_REVISION_DELAY_S:g} s")
             self._reboot_in(BAD_REVISION_DELAY_S)
 
+    def _confirm_in_time(self, *, well: bool) -> None:
+        """Tell a bootloader that counts boots that this one went well, once, and only when it has for a while."""
+        now_s = self._machine.now_s()
+        if not well:
+            self._confirm_at_s = None
+        elif self._confirm_at_s is None:
+            self._confirm_at_s = now_s + self._limits.policy.commit_delay_s
+        elif now_s >= self._confirm_at_s:
+            self._confirm()
+
     def _confirm(self) -> None:
-        """Tell a bootloader that counts boots that this one went well, once."""
         mark, self._mark = self._mark, ""
+        self._confirm_at_s = None
         try:
             self._boot.confirm(mark)
         except OSError as error:

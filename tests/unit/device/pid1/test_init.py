@@ -64,5 +64,8 @@ def test_pid_1_loads_next_to_nothing() -> None:
     strange = {name for name in loaded if name.partition(".")[0] not in ALLOWED_ROOTS}
     assert not strange, f"PID 1 loads {sorted(strange)}"
     ours = {name for name in loaded if name.startswith("brickless.device.")}
-    assert ours <= {"brickless.device.pid1", *(f"brickless.device.pid1.{name}" for name in ("main", "init", "daemon"))}
+    assert ours <= {
+        "brickless.device.pid1",
+        *(f"brickless.device.pid1.{name}" for name in ("main", "init", "daemon", "guard")),
+    }
     assert answer["peak_kib"] < 14_000

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from brickless.core import canonical
+from brickless.core import bootenv, canonical
 from brickless.core.progress import Message, Status
 from brickless.core.state import parse_state
 from brickless.core.update_types import HubGate, Policy
+from brickless.device.config import Sources, load
 from brickless.device.supervise import revisions
+from brickless.device.supervise.heartbeat import commit_delay_s
 from brickless.device.supervise.jobs import Job
-from brickless.device.supervise.supervisor import RefusedError, quickboot, revision_of
+from brickless.device.supervise.supervisor import RefusedError, mark_of, quickboot, revision_of
 from brickless.testkit.fake_linux import Behaviour, FakeDevice, World
 
 GROUPS = [
@@ -147,6 +149,47 @@ def test_a_broken_system_falls_back_by_the_bootloader(device: FakeDevice) -> Non
     assert status_of(device, "4") == (Status.ERROR, Message.CONTAINER_FAILED)
     assert device.ask(op="status")["rev"] == "0"
     assert device.bootloader.read() == ("0", "")
+
+
+def variables(device: FakeDevice) -> dict[str, str]:
+    path = Path(device.world.storage.root, "boot/uboot.txt")
+    return bootenv.parse(path.read_bytes()) if path.exists() else {}
+
+
+def test_a_revision_that_was_seen_to_fail_needs_no_second_attempt(device: FakeDevice) -> None:
+    device.ask(op="try", rev="4")
+    device.run_for(60)
+    told = variables(device)
+    assert told["pv_failed"] == told["pv_serial"], "whatever bound the bootloader has"
+
+
+def test_a_boot_is_called_good_only_after_a_while(device: FakeDevice) -> None:
+    device.mark = "3"
+    device.power_on()
+    device.run_for(20)
+    assert "pv_alive" not in variables(device), "a watchdog may not have bitten yet"
+    device.run_for(20)
+    assert variables(device)["pv_alive"] == "3"
+
+
+def test_a_boot_without_a_mark_is_not_written_about(device: FakeDevice) -> None:
+    device.ask(op="try", rev="1")
+    device.run_for(60)
+    assert "pv_alive" not in variables(device)
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "mark"),
+    [("quiet pv_mark=3 x", "3"), ("", ""), ("pv_mark=", ""), ("pv_mark=x", ""), ("pv_mark=12345", "")],
+)
+def test_the_mark_of_a_boot(cmdline: str, mark: str) -> None:
+    assert mark_of(cmdline) == mark
+
+
+def test_a_commit_waits_until_a_watchdog_would_have_bitten() -> None:
+    stock = load(Sources({}, command_line="PV_UPDATER_COMMIT_DELAY=4 PV_WDT_TIMEOUT=15"))
+    armed = load(Sources({}, command_line="PV_UPDATER_COMMIT_DELAY=4 PV_WDT_TIMEOUT=15 PV_WDT_MODE=always"))
+    assert (commit_delay_s(stock), commit_delay_s(armed)) == (4, 17)
 
 
 def test_a_power_cut_in_a_trial_by_reboot_is_an_unexpected_rollback(device: FakeDevice) -> None:
