@@ -65,9 +65,11 @@ check: setup ## format, lint, types, arrows
 bench: setup ## one benchmark (B=NAME): a table, and one JSON object as the last line
 	@$(BIN)/python -m bench.$(subst -,_,$(B))
 
-lock: $(VENV)/bin/uv ## write requirements/dev.txt anew from pyproject.toml, with hashes and without any index
+lock: $(VENV)/bin/uv ## write requirements/dev.txt and hub.txt anew from pyproject.toml, with hashes and without any index
 	$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url -c requirements/dev.txt \
+	  --no-emit-find-links --no-header --extra hub pyproject.toml -o requirements/hub.txt
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q uv

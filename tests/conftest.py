@@ -16,6 +16,8 @@ from brickless.testkit import s3
 
 TESTS = Path(__file__).parent
 TIERS = ("unit", "contract", "flow", "ns", "vm", "chaos")
+#: Where tools/go-tools puts what it builds.
+GO_TOOLS = TESTS.parent / ".cache" / "bin"
 SHARED = TESTS.parent.parent / "shared"
 
 
@@ -62,6 +64,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "fw-printenv": lambda: shutil.which("fw_printenv", path="/usr/bin:/usr/sbin:/sbin") is not None,
     "mkimage": lambda: shutil.which("mkimage") is not None,
     "mtools": lambda: shutil.which("mtype") is not None,
+    "helm": (GO_TOOLS / "helm").exists,
+    "compose": (GO_TOOLS / "compose").exists,
     "ipv6": _has_ipv6,
     "chromium": lambda: os.access("/usr/bin/chromium", os.X_OK),
     "shared": (SHARED / "fixtures" / "states").is_dir,

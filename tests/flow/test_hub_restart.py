@@ -1,4 +1,4 @@
-"""A hub that restarts, or ends, while clients call it: no request is lost."""
+"""A hub that restarts, or ends, while clients call it: no request is lost; and what stands in front of it."""
 
 from __future__ import annotations
 
@@ -99,3 +99,19 @@ def test_an_end_answers_what_is_under_way(tmp_path: Path, number: signal.Signals
             load.finished.set()
         # Whoever connects after the end is refused; nobody's request was cut off on its way.
         assert [failure for failure in load.failures if "refused" not in failure] == []
+
+
+def test_only_a_trusted_proxy_says_who_called(tmp_path: Path) -> None:
+    said = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    for trusted, address, scheme in (("", "127.0.0.1", "http"), ("127.0.0.0/8", "192.0.2.7", "https")):
+        arguments = ["--trusted-proxies", trusted] if trusted else []
+        with (
+            running_hub(str(tmp_path / f"data{scheme}"), arguments=arguments) as hub,
+            httpx.Client(base_url=hub.url) as client,
+        ):
+            user = Caller(client).login("user1", "user1")
+            device = claimed_device(user).start_trail()
+            device.get(f"/trails/{device.id}/steps", headers=said)
+            assert user.get(f"/trails/{device.id}/summary").json()["real-ip"] == address
+            remote = user.get(f"/trails/{device.id}/.pvrremote", headers=said).json()
+            assert remote["post-url"].startswith(f"{scheme}://")

@@ -15,7 +15,7 @@ import uvloop
 
 from brickless.core.errors import BricklessError
 from brickless.hub.adapters.archive import back_up, restore
-from brickless.hub.adapters.keys import rotate
+from brickless.hub.adapters.keys import load, rotate
 from brickless.hub.adapters.server import Tls
 from brickless.hub.app import Settings, running, serve
 from brickless.hub.arguments import parser as make_parser
@@ -67,6 +67,9 @@ async def _administer(settings: Settings, arguments: argparse.Namespace) -> int:
             print(f"the objects stay in {settings.objects_url.partition('?')[0]}: keep its versions", file=sys.stderr)
     elif arguments.action == "restore":
         print(f"{restore(arguments.file, settings.data_dir)} objects in {settings.data_dir}")
+    elif arguments.action == "make-keys":
+        load(keys)
+        print(keys)
     elif arguments.action == "rotate-keys":
         rotate(keys)
         print("new keys; restart the hub")

@@ -99,6 +99,7 @@ class Settings:
     mail_sender: str = "hub@localhost"
     mail_url: str | None = None
     mail_ca: str = ""
+    trusted_proxies: str = ""
     traces_url: str | None = None
     traces_share: float = 1.0
     policy: Policy = field(default_factory=Policy)
@@ -365,4 +366,5 @@ async def serve(
             ready=ready,
             stopping=hub.events.close,
             inherited=inherited,
+            trusted_proxies=settings.trusted_proxies,
         )

@@ -65,6 +65,7 @@ def _add_network(made: argparse.ArgumentParser) -> None:
     add("--tls-port", type=int, help="HTTPS port beside it; 0 takes a free one")
     add("--tls-cert", metavar="FILE", help="certificate chain, PEM")
     add("--tls-key", metavar="FILE", help="its key, PEM")
+    add("--trusted-proxies", default="", metavar="NETWORKS", help="whose X-Forwarded-For and -Proto are believed")
     add("--mail-url", metavar="URL", help="smtps://USER:PASSWORD@HOST or smtp://... (default: mails are files in DIR)")
     add("--mail-from", default="hub@localhost", metavar="ADDRESS", help="sender of mails")
     add(
@@ -125,6 +126,7 @@ def _add_commands(made: argparse.ArgumentParser) -> None:
     admin.add_parser("check", help="read every object that a revision may need")
     collect = admin.add_parser("gc", help="remove what nobody needs; the hub does this by itself every six hours")
     collect.add_argument("--older-than-minutes", type=float, help="instead of the days that things are kept")
+    admin.add_parser("make-keys", help="make the keys that are missing, for replicas that only read them")
     admin.add_parser("rotate-keys", help="new keys; restart the hub to use them. Tokens stay valid until they expire")
 
 
@@ -143,6 +145,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         keys_dir=arguments.keys,
         public_url=arguments.public_url.rstrip("/") if arguments.public_url else None,
         demo_accounts=arguments.demo_accounts,
+        trusted_proxies=arguments.trusted_proxies,
         mail_url=arguments.mail_url,
         mail_sender=arguments.mail_from,
         mail_ca=arguments.mail_ca,

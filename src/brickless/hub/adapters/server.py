@@ -117,7 +117,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(application: Any, host: str, port: int, tls: Tls | None) -> uvicorn.Config:
+def _config(application: Any, host: str, port: int, tls: Tls | None, trusted: str) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         host=host,
@@ -128,7 +128,8 @@ def _config(application: Any, host: str, port: int, tls: Tls | None) -> uvicorn.
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted),
+        forwarded_allow_ips=trusted,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         backlog=4096,
@@ -156,9 +157,9 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _make(
-    application: Any, host: str, port: int, tls: Tls | None, inherited: Sequence[int]
+    application: Any, host: str, port: int, tls: Tls | None, inherited: Sequence[int], trusted: str
 ) -> tuple[_Server, socket.socket, str]:
-    config = _config(application, host, port, tls)
+    config = _config(application, host, port, tls, trusted)
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
@@ -204,16 +205,18 @@ async def serve_application(
     ready: Callable[[list[str]], None],
     stopping: Callable[[], None],
     inherited: Sequence[int] = (),
+    trusted_proxies: str = "",
 ) -> list[int]:
     """Serve until a signal; requests under way get ten seconds. `stopping` ends streams that never would.
 
+    `trusted_proxies` are addresses and networks, with commas, whose X-Forwarded-For and -Proto are believed.
     `inherited` are the listening sockets of the process image before this one. Returns those for the next one after a
     SIGHUP, nothing when this is the end.
     """
     draining = _Draining(application)
-    made = [_make(draining, host, port, None, inherited[:1])]
+    made = [_make(draining, host, port, None, inherited[:1], trusted_proxies)]
     if tls is not None:
-        made.append(_make(draining, host, tls.port, tls, inherited[1:2]))
+        made.append(_make(draining, host, tls.port, tls, inherited[1:2], trusted_proxies))
     servers = [server for server, _, _ in made]
     kept: list[int] = []
 
