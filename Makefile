@@ -12,7 +12,7 @@ BOOT ?= 200
 LIVES ?= 4
 MACHINE ?= emulator
 
-.PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-chaos chaos check \
+.PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-boards test-chaos chaos check \
   bench lock clean
 
 help: ## this list
@@ -55,6 +55,9 @@ test-chaos: setup ## power cuts and faults in QEMU, sampled
 
 chaos: setup ## every power cut of a device's life, judged; some really booted (SAMPLE=300 for a sample, BOOT=200)
 	$(BIN)/brickless chaos --machine $(MACHINE) --lives $(LIVES) $(if $(SAMPLE),--sample $(SAMPLE)) --boot $(BOOT)
+
+test-boards: setup ## every way in which a BSP update fails, on real boards in QEMU
+	BRICKLESS_BOARDS=all tools/test vm tests/vm/test_boards.py
 
 check: setup ## format, lint, types, arrows
 	$(BIN)/ruff format --check .

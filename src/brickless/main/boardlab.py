@@ -11,7 +11,9 @@ from brickless.core import canonical
 from brickless.core.errors import BricklessError
 from brickless.image import boards, factory, runtime
 from brickless.image.boards import Board, Options
+from brickless.image.bootscript import grub_memory, uboot_memory
 from brickless.image.bsp import Bsp
+from brickless.image.fat import Fat
 from brickless.image.initramfs import Addition
 from brickless.main.artefacts import BUILD_ID, GROUP_TIMEOUT_S, RUNTIME_CONFIG, STABLE_S, write_site
 from brickless.main.badbsps import Fault, hanging_kernel, init_of
@@ -42,13 +44,19 @@ class BoardLab:
     """A board in a lab whose hub it knows. `name` is the board's; as a context manager it is switched off at the
     end."""
 
-    def __init__(self, lab: Lab, name: str, folder: Path, options: Options | None = None) -> None:
-        """`options` of the disk image; what the hub needs is added to its configuration."""
+    def __init__(
+        self, lab: Lab, name: str, folder: Path, options: Options | None = None, *, steady: bool = True
+    ) -> None:
+        """`options` of the disk image; what the hub needs is added to its configuration.
+
+        `steady`: the guest's clocks follow its instructions, so that its watchdogs do not bite on a busy host.
+        """
         self.lab = lab
         self.board: Board = boards.board(name)
         self.folder = folder
         self.cache = lab.artefacts.folder
         self.options = options or Options()
+        self.steady = steady
         self.twin: twin.Board | None = None
         self._known: Device | None = None
         self._repository: Path | None = None
@@ -73,7 +81,7 @@ class BoardLab:
         """The machine."""
         firmware = boards.firmware(self.board, self.cache)
         hardware = twin.pc() if firmware is None else twin.virt_arm64(firmware)
-        return hardware._replace(instruction_shift=INSTRUCTION_SHIFT)
+        return hardware._replace(instruction_shift=INSTRUCTION_SHIFT if self.steady else None)
 
     def bsp(self, *, kernel: str = "", fault: Fault | None = None, site: Path | None = None, build: str = "") -> Bsp:
         """A BSP with the kernel of that package (the board's own when empty) that works, or fails in a known way."""
@@ -127,13 +135,28 @@ class BoardLab:
     def update(self, new: Bsp, message: str, *, stuck: bool = False, timeout_s: float = UPDATE_TIMEOUT_S) -> Outcome:
         """Post a BSP and wait until the hub knows how it ended; with `stuck`, a container that never becomes ready."""
         mark = self.running.mark()
-        new.write(self.repository)
-        self._stuck(wanted=stuck)
-        self.developer.commit(self.repository, message)
-        rev = self.developer.post(self.repository, message)
+        rev = self.post(new, message, stuck=stuck)
         step = self.lab.api.wait_for_step(self.known, rev, timeout_s)
         self.lab.talk.say(f"the hub: revision {rev} is {step.status}: {step.message}")
         return Outcome(rev, step, tuple(self.running.starts(mark)))
+
+    def post(self, new: Bsp, message: str, *, stuck: bool = False) -> int:
+        """Post a BSP, see `update`; returns the number of the revision."""
+        new.write(self.repository)
+        self._stuck(wanted=stuck)
+        self.developer.commit(self.repository, message)
+        return self.developer.post(self.repository, message)
+
+    def forget_attempts(self) -> None:
+        """While it is off: the bootloader's memory as that of a board that never booted."""
+        name, fresh = ("grub/grubenv", grub_memory()) if self.board.bootloader == "grub" else ("pv.env", uboot_memory())
+        with (self.folder / "disk.img").open("r+b") as disk:
+            place = boards.layout(self.options.size_mb)[0]
+            found = Fat(disk, place.offset_bytes).find(name)
+            if found is None:
+                raise BricklessError(f"the boot partition has no {name}")
+            disk.seek(found.clusters[0])
+            disk.write(fresh)
 
     def _stuck(self, *, wanted: bool) -> None:
         """A copy of the network container's image under a manifest whose goal it does not reach."""

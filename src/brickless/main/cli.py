@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from brickless.core.errors import BricklessError
+from brickless.core.errors import BricklessError, UserError
 
 CACHE = Path(".cache")
 
@@ -102,6 +104,97 @@ def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
         sys.exit(2)
     talk.result(campaign.last_line(counts))
     sys.exit(1 if counts.findings else 0)
+
+
+_BOARDS = click.Choice(["pc", "virt-arm64"])
+_CACHE = click.option(
+    "--cache", type=click.Path(path_type=Path, file_okay=False), default=CACHE, show_default=True,
+    help="Where packages and what was made of them are kept.",
+)  # fmt: skip
+
+
+@brickless.command()
+@click.option("--board", type=_BOARDS, required=True, help="The board that it is for.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The image to write.")
+@_CACHE
+@click.option("--size-mb", type=click.IntRange(64, 65536), default=512, show_default=True, help="Of the storage.")
+@click.option("--attempts", type=click.IntRange(1, 9), default=3, show_default=True, help="Boots that a try has.")
+@click.option("--config", "pairs", multiple=True, metavar="KEY=VALUE", help="Configuration of the device; repeatable.")
+@click.option("--command-line", default="", help="More words for the kernel's command line.")
+@click.option("--watchdog", type=click.IntRange(0, 1000), default=0, help="Seconds; armed before the kernel (pc).")
+@click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="Of a hub that the device trusts.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def image(  # noqa: PLR0913, PLR0917 - the options of a command
+    board: str,
+    out: Path,
+    cache: Path,
+    size_mb: int,
+    attempts: int,
+    pairs: tuple[str, ...],
+    command_line: str,
+    watchdog: int,
+    certificate: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a disk image that boots on a board: bootloader, boot scripts, storage with a factory revision.
+
+    No root is needed, and the same packages and options give the same bytes.
+
+    \b
+    Example:
+      brickless image --board pc --out build/pc.img
+      brickless image --board virt-arm64 --out build/arm64.img --config PH_CREDS_HOST=hub.example.org --json
+    """
+    from brickless.image.boards import Options
+    from brickless.main import imagecmd
+
+    try:
+        options = Options(imagecmd.settings(pairs), command_line, size_mb, attempts, watchdog)
+        made = imagecmd.build(out.absolute(), board, cache.absolute(), options, certificate)
+    except (BricklessError, OSError) as error:
+        _fail(error)
+    if as_json:
+        click.echo(made.to_json())
+    else:
+        click.echo(f"{made.path}  {made.size_bytes >> 20} MiB  sha256 {made.sha256}")
+
+
+@brickless.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.option("--board", type=_BOARDS, required=True, help="The board that it runs on.")
+@_CACHE
+@click.option("--verbose", "-v", is_flag=True, help="Show the console whole.")
+def twin(source: Path, board: str, cache: Path, verbose: bool) -> None:
+    """Boot a device's exact revision in QEMU: SOURCE is a clone of the device (`pvr clone`), or a disk image.
+
+    A disk image is used as it is and written to; a clone gets a disk of its own, which is gone afterwards.
+
+    \b
+    Example:
+      pvr clone user1/gateway gateway && brickless twin gateway --board pc
+      brickless twin build/pc.img --board pc --verbose
+    """
+    from brickless.image.boards import Options
+    from brickless.main import imagecmd
+    from brickless.main.talk import Talk
+
+    talk = Talk(verbose=verbose)
+    try:
+        with tempfile.TemporaryDirectory(prefix="brickless-twin-") as scratch:
+            disk = source
+            if source.is_dir():
+                disk = Path(scratch) / "disk.img"
+                imagecmd.of_repository(disk, board, cache.absolute(), Options(), source)
+            imagecmd.run(disk.absolute(), board, cache.absolute(), talk)
+    except KeyboardInterrupt:
+        talk.say("switched off")
+    except (BricklessError, OSError) as error:
+        _fail(error)
+
+
+def _fail(error: BricklessError | OSError) -> NoReturn:
+    click.echo(f"brickless: {error}", err=True)
+    sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 @brickless.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -62,3 +62,23 @@ def test_the_archive_of_an_installation_holds_its_certificate(tmp_path: Path) ->
     data = (tmp_path / "site.cpio").read_bytes()
     assert CERTIFICATE.encode() in data
     assert b"-----BEGIN CERTIFICATE-----" in data
+
+
+def test_images_need_a_known_board_and_known_keys(tmp_path: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(brickless, ["image", "--board", "toaster", "--out", "x"]).exit_code == 2
+    for pair in ("PV_NONSENSE=1", "PH_CREDS_HOST", "=x"):
+        result = runner.invoke(
+            brickless,
+            ["image", "--board", "pc", "--out", str(tmp_path / "x"), "--config", pair, "--cache", str(tmp_path)],
+        )
+        assert result.exit_code == 2
+        assert "is no KEY=VALUE" in result.output
+    assert "Example:" in runner.invoke(brickless, ["image", "--help"]).output
+    assert "Example:" in runner.invoke(brickless, ["twin", "--help"]).output
+
+
+def test_a_twin_needs_a_clone(tmp_path: Path) -> None:
+    result = CliRunner().invoke(brickless, ["twin", str(tmp_path), "--board", "pc", "--cache", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "is not a pvr repository" in result.output
