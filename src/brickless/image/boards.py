@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from brickless.core import bootenv
 from brickless.core.errors import UserError
 from brickless.image import bootscript, cache, debian, fat, grub, modules, partitions, storage
 from brickless.image import bsp as packs
@@ -28,6 +29,8 @@ BOOT_MB = 64
 MIB = 1 << 20
 MAX_ATTEMPTS = 3
 COMMON = "panic=2 rdinit=/usr/bin/pantavisor root=/dev/ram PV_STORAGE_DEVICE=LABEL=root"
+# The boot partition as the kernel names it on QEMU's boards, and the file with U-Boot's variables on it.
+BOOT_DEVICE, ENVIRONMENT_FILE = "/dev/vda1", "uboot.txt"
 ENVIRONMENT = {"pv_rev": "0", "pv_try": ""}
 # A boot partition is read by the runtime only on boards that keep the environment there.
 MODULES = ("crc32c_generic", "ext4", *modules.EMULATED, "af_packet", "vfat", "nls_cp437", "nls_ascii")
@@ -82,7 +85,8 @@ class Options(NamedTuple):
     """What an image is made with beside the factory revision.
 
     `config` becomes the storage's configuration, `command_line` is added to the kernel's; `watchdog_s` arms the
-    hardware watchdog before the kernel (0: not), where the board's bootloader can.
+    hardware watchdog before the kernel (0: not), where the board's bootloader can. With `environment_on_boot` U-Boot's
+    variables lie on the boot partition.
     """
 
     config: Mapping[str, str] = {}
@@ -90,6 +94,7 @@ class Options(NamedTuple):
     size_mb: int = 512
     max_attempts: int = MAX_ATTEMPTS
     watchdog_s: int = 0
+    environment_on_boot: bool = False
 
 
 def board(name: str) -> Board:
@@ -146,6 +151,8 @@ def build(
     """
     chosen = options or Options()
     bootscript.check_attempts(chosen.max_attempts)
+    if chosen.environment_on_boot and of.bootloader != "uboot":
+        raise UserError("board-environment", f"{of.name}: only U-Boot's environment may lie on the boot partition")
     with tempfile.TemporaryDirectory(prefix="brickless-image-", dir=out.parent) as scratch:
         data, boot = Path(scratch) / "storage", Path(scratch) / "boot"
         storage.build(
@@ -165,9 +172,12 @@ def grub_environment(values: Mapping[str, str] = ENVIRONMENT) -> bytes:
 
 def command_line(of: Board, options: Options) -> str:
     """The kernel's command line, without what the boot script adds."""
-    guarded = "PV_WDT_MODE=always" if of.watchdog else ""
-    words = (f"console={of.console}", COMMON, f"PV_BOOTLOADER_TYPE={of.bootloader}", guarded, options.command_line)
-    return " ".join(word for word in words if word)
+    words = [f"console={of.console}", COMMON, f"PV_BOOTLOADER_TYPE={of.bootloader}"]
+    if of.watchdog:
+        words.append("PV_WDT_MODE=always")
+    if options.environment_on_boot:
+        words.append(f"PV_BOOTLOADER_ENV=fat:{BOOT_DEVICE}:{ENVIRONMENT_FILE}")
+    return " ".join([*words, options.command_line] if options.command_line else words)
 
 
 def boot_files(of: Board, bsp: packs.Bsp, options: Options) -> dict[str, bytes | Path]:
@@ -182,6 +192,8 @@ def boot_files(of: Board, bsp: packs.Bsp, options: Options) -> dict[str, bytes |
     if of.bootloader == "grub":
         script = bootscript.grub(line, max_attempts=options.max_attempts, watchdog_s=options.watchdog_s)
         return files | {"grub/grub.cfg": script.encode(), "grub/grubenv": bootscript.grub_memory()}
+    if options.environment_on_boot:
+        files[ENVIRONMENT_FILE] = bootenv.render(ENVIRONMENT).ljust(bootenv.SIZE_BYTES, b"\0")
     script = bootscript.uboot(line, max_attempts=options.max_attempts)
     return files | {"boot.scr": bootscript.uboot_image(script), "pv.env": bootscript.uboot_memory()}
 

@@ -60,6 +60,16 @@ def test_what_lies_where(tmp_path: Path) -> None:
         assert disk.read(2) == b"\x53\xef", "an ext file system"
 
 
+def test_the_environment_may_lie_on_the_boot_partition(tmp_path: Path) -> None:
+    path = image(tmp_path, environment_on_boot=True)
+    with path.open("rb") as disk:
+        content = fat.Fat(disk, boards.GAP_BYTES).read("uboot.txt") or b""
+    assert bootenv.parse(content) == {"pv_rev": "0", "pv_try": ""}
+    assert len(content) == bootenv.SIZE_BYTES
+    line = boards.command_line(boards.board("virt-arm64"), boards.Options(environment_on_boot=True))
+    assert "PV_BOOTLOADER_ENV=fat:/dev/vda1:uboot.txt" in line
+
+
 def test_the_bound_of_attempts_is_what_the_scripts_can_count_to(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="between 1 and 9"):
         image(tmp_path, max_attempts=10)

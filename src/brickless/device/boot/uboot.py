@@ -87,7 +87,7 @@ class FatRecord:
         self._mounted(write, flags=0)
 
     def _mounted(self, use: Callable[[FileRecord], dict[str, str]], *, flags: int) -> dict[str, str]:
-        os.makedirs(MOUNT_POINT, exist_ok=True)
+        mount.unmount(MOUNT_POINT)  # left by one that died in between, if at all
         mount.mount(
             self._device, MOUNT_POINT, "vfat", flags=flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, options="umask=077"
         )
