@@ -26,6 +26,7 @@ from brickless.hub.domain.errors import Precondition
 from brickless.hub.domain.policy import Policy
 from brickless.hub.http.application import Application
 from brickless.hub.http.apps import AppRoutes, SubscriptionRoutes
+from brickless.hub.http.audit import AuditRoutes, EventRoutes
 from brickless.hub.http.auth import AuthRoutes
 from brickless.hub.http.devices import DeviceRoutes
 from brickless.hub.http.exports import ExportRoutes
@@ -44,6 +45,7 @@ from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
 from brickless.hub.services.apps import Apps
+from brickless.hub.services.audit import AuditLog
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.changes import Changes
 from brickless.hub.services.dashboard import Dashboard
@@ -115,6 +117,7 @@ class Hub:
         self.blobs = _blobs(settings)
         self.events = LocalEvents()
         self.traces = self._make_traces()
+        self.database.on_events = self.events.happened
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
         self.organisations = Organisations(self.parts)
@@ -207,6 +210,8 @@ class Hub:
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
         router.add(LogRoutes(self.parts, self.logs).service())
+        router.add(AuditRoutes(AuditLog(self.parts)).service())
+        router.add(EventRoutes(self.parts, self.events).service())
         router.add(OrganisationRoutes(self.organisations, self.auth, base_url).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
         changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)

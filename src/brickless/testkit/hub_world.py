@@ -206,6 +206,10 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
         path = path.replace(field, value)
     if key == "GET /trails/{id}/steps/{rev}/.pvrremote":
         path = f"/trails/{target.id}/steps/1/.pvrremote"
+    if path == "/events/":  # never ends by itself
+        headers = {"Authorization": f"Bearer {caller.token}"} if caller.token else {}
+        with caller.client.stream(method, path, headers=headers) as answer:
+            return answer.status_code
     return caller.call(method, path, body_of(key, target)).status_code
 
 

@@ -1,4 +1,4 @@
-"""Who hears that a device changed: the open dashboards of its owner, in this process."""
+"""Who hears that something changed: open dashboards and event streams of its owner, in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _MAX_WAITING = 1000
+#: Follows the streams of all accounts.
+EVERYBODY = "*"
 
 
 class LocalEvents:
@@ -18,7 +20,13 @@ class LocalEvents:
 
     def __init__(self) -> None:
         self._queues: dict[str, set[asyncio.Queue[str | None]]] = defaultdict(set)
+        self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hub stops: streams end now."""
+        return self._closed
 
     def close(self) -> None:
         """End every subscription: the hub stops. None in a queue says so."""
@@ -26,6 +34,28 @@ class LocalEvents:
         for queues in self._queues.values():
             for queue in queues:
                 queue.put_nowait(None)
+        for account in list(self._followers):
+            self.happened(account)
+
+    def happened(self, account: str) -> None:
+        """See `services.ports.Events.happened`."""
+        for name in (account, EVERYBODY):
+            for waiting in self._followers.get(name, ()):
+                waiting.set()
+
+    @contextmanager
+    def following(self, account: str) -> Iterator[asyncio.Event]:
+        """An event that is set when there may be something new in the account's stream, and when the hub stops."""
+        waiting = asyncio.Event()
+        if self._closed:
+            waiting.set()
+        self._followers[account].add(waiting)
+        try:
+            yield waiting
+        finally:
+            self._followers[account].discard(waiting)
+            if not self._followers[account]:
+                del self._followers[account]
 
     def device_changed(self, owner: str, device_id: str) -> None:
         """See `services.ports.Events.device_changed`."""

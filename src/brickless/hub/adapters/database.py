@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import event
@@ -21,16 +21,20 @@ from brickless.hub.adapters.sql_apps import SqlApps, SqlAuthorizations, SqlMails
 from brickless.hub.adapters.sql_devices import SqlDevices
 from brickless.hub.adapters.sql_fleets import SqlFleets
 from brickless.hub.adapters.sql_members import SqlFleetTrails, SqlMembers
+from brickless.hub.adapters.sql_events import SqlAudit, SqlEvents
 from brickless.hub.adapters.sql_objects import SqlLogs, SqlObjects
 from brickless.hub.adapters.sql_organisations import SqlOrganisations
 from brickless.hub.adapters.sql_people import SqlAccounts, SqlJoinTokens
 from brickless.hub.adapters.sql_tokens import SqlApiTokens
 from brickless.hub.adapters.sql_trails import SqlTrails
 from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
+from brickless.hub.services.audit import current
 from brickless.hub.services.ports import (
     Accounts,
     ApiTokens,
+    AuditEntries,
     Devices,
+    EventStream,
     JoinTokens,
     Logs,
     Objects,
@@ -41,6 +45,7 @@ from brickless.hub.services.ports import (
 from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
 
 _READERS = 4
+_CHANGING = frozenset({"INSERT", "UPDATE", "DELETE"})
 _BUSY_TIMEOUT_MS = 10_000
 
 
@@ -58,12 +63,28 @@ class SqlSession:
         self.subscriptions: Subscriptions = SqlSubscriptions(connection)
         self.mails: Mails = SqlMails(connection)
         self.organisations: Organisations = SqlOrganisations(connection)
+        self.events: EventStream = SqlEvents(connection)
+        self.audit: AuditEntries = SqlAudit(connection)
         self.trails: Trails = SqlTrails(connection, locking=locking)
         self.objects: Objects = SqlObjects(connection)
         self.logs: Logs = SqlLogs(connection)
         self.fleets: Fleets = SqlFleets(connection, locking=locking)
         self.members: Members = SqlMembers(connection)
         self.fleet_trails: FleetTrails = SqlFleetTrails(connection, locking=locking)
+
+
+def _note_changes(engine: AsyncEngine) -> None:
+    """Let each connection know whether its transaction changed a row: `info["changed"]`."""
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.info["changed"] = False
+        connection.info["told"] = set()
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def executed(connection: Connection, cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.lstrip()[:6].upper() in _CHANGING and cursor.rowcount != 0:
+            connection.info["changed"] = True
 
 
 def _configure_sqlite(engine: AsyncEngine, begin: str) -> None:
@@ -98,7 +119,10 @@ class SqlDatabase:
         else:
             self._writer = create_async_engine(parsed, pool_size=8, max_overflow=8, pool_pre_ping=True)
             self._reader = self._writer
+        _note_changes(self._writer)
         self.url: URL = parsed
+        #: Called with the accounts whose events a transaction made durable.
+        self.on_events: Callable[[str], None] = _nobody
         # Fair turns for writers, instead of each holding a pool's timeout.
         self._turn = asyncio.Lock()
 
@@ -136,9 +160,16 @@ class SqlDatabase:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Session]:
         """See `services.ports.Database.write`."""
-        if not self.is_sqlite:
-            async with self._writer.begin() as connection:
-                yield SqlSession(connection, locking=True)
-            return
-        async with self._turn, self._writer.begin() as connection:
+        turn: AbstractAsyncContextManager[object] = self._turn if self.is_sqlite else nullcontext()
+        async with turn, self._writer.begin() as connection:
             yield SqlSession(connection, locking=True)
+            doing = current()
+            if doing is not None and connection.info["changed"]:
+                await SqlAudit(connection).append(doing)
+            told = connection.info["told"]
+        for account in told:
+            self.on_events(account)
+
+
+def _nobody(_account: str) -> None:
+    return

@@ -20,6 +20,7 @@ from brickless.hub.services.ports import Events
 
 log = logging.getLogger("brickless.hub")
 CHANNEL = "hub_changed"
+EVENTS_CHANNEL = "hub_events"
 _PROBE_S = 5.0
 _PROBE_TIMEOUT_S = 5.0
 _RETRY_S = 1.0
@@ -58,6 +59,7 @@ class Replicas:
     async def _connected(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(**self._where, timeout=_PROBE_TIMEOUT_S)
         await connection.add_listener(CHANNEL, self._heard)
+        await connection.add_listener(EVENTS_CHANNEL, self._heard_events)
         self._polls.resume()
         return connection
 
@@ -96,3 +98,6 @@ class Replicas:
             self._events.device_changed(owner, device_id)
         else:
             self._polls.forget_everything()
+
+    def _heard_events(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._events.happened(str(payload))

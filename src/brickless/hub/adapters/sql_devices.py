@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
@@ -10,9 +11,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import tables
+from brickless.hub.adapters.sql_events import emit, emit_of_device
 from brickless.hub.adapters.sql_feed import feed
 from brickless.hub.domain import prn
 from brickless.hub.domain.filters import TextFilter
+from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.values import Device
 
 COLUMNS = (
@@ -73,7 +76,12 @@ class SqlDevices:
                 await self._connection.execute(insert(tables.devices).values(**_row(device)))
         except IntegrityError:
             return False
+        await self._tell(device, "device.created")
         return True
+
+    async def _tell(self, device: Device, kind: str) -> None:
+        data: dict[str, Value] = {"nick": device.nick, "public": device.public}
+        await emit(self._connection, device.owner, kind, device.id, data, device.modified_ms)
 
     async def get(self, record_id: str) -> Device | None:
         """See `services.ports.Devices.get`."""
@@ -98,6 +106,8 @@ class SqlDevices:
 
     async def update(self, device: Device) -> bool:
         """See `services.ports.Devices.update`."""
+        was = select(tables.devices.c.owner).where(tables.devices.c.id == device.id)
+        old_owner = await self._connection.scalar(was)
         try:
             async with self._connection.begin_nested():
                 await self._connection.execute(
@@ -105,6 +115,11 @@ class SqlDevices:
                 )
         except IntegrityError:
             return False
+        if old_owner != device.owner:
+            await self._tell(replace(device, owner=old_owner or ""), "device.removed")
+            await self._tell(device, "device.created")
+        else:
+            await self._tell(device, "device.removed" if device.garbage else "device.changed")
         return True
 
     async def set_meta(self, record_id: str, *, user: str | None, device: str | None, modified_ms: int) -> None:
@@ -115,6 +130,9 @@ class SqlDevices:
         if device is not None:
             values["device_meta"] = device
         await self._connection.execute(update(tables.devices).where(tables.devices.c.id == record_id).values(**values))
+        if user is not None:  # device-meta is telemetry: dashboards see it, nobody is told of each report
+            data: dict[str, Value] = {"user-meta": True}
+            await emit_of_device(self._connection, record_id, "device.changed", data, modified_ms)
 
     async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Device]:
         """See `services.ports.Devices.changed`."""

@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import tables
 from brickless.hub.adapters.sql_devices import COLUMNS, device_from
+from brickless.hub.adapters.sql_events import emit_of_device
 from brickless.hub.adapters.sql_feed import feed
 from brickless.hub.domain import progress as progress_words
 from brickless.hub.domain.filters import StatusFilter
+from brickless.hub.domain.jsontext import Value, load_stored
 from brickless.hub.domain.values import Step, Summary, Trail
 
 _STEP = (
@@ -103,6 +105,8 @@ class SqlTrails:
             await self._connection.execute(
                 update(tables.trails).where(tables.trails.c.id == step.trail_id).values(newest_rev=step.rev)
             )
+        data: dict[str, Value] = {"rev": step.rev, "state-sha": step.state_sha, "commit-msg": step.commit_msg[:200]}
+        await emit_of_device(self._connection, step.trail_id, "step.posted", data, step.modified_ms)
         return True
 
     async def _add_objects(self, trail_id: str, rev: int, objects: Iterable[str]) -> None:
@@ -150,6 +154,8 @@ class SqlTrails:
             await self._connection.execute(
                 update(tables.trails).where(tables.trails.c.id == trail_id).values(reported_rev=rev, **reached)
             )
+            data: dict[str, Value] = {"rev": rev, "status": status, "progress": load_stored(progress)}
+            await emit_of_device(self._connection, trail_id, "step.progress", data, modified_ms)
         return done
 
     async def set_meta(self, trail_id: str, rev: int, meta: str, modified_ms: int) -> bool:

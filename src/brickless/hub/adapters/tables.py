@@ -127,6 +127,46 @@ invitations = Table(
     Column("expires_ms", BigInteger, nullable=False),
 )
 
+audit = Table(
+    "audit",
+    metadata,
+    Column("account", String(200), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("actor_nick", Text, nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("account", "seq"),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("account", String(200), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    # PostgreSQL: the transaction that wrote the row; SQLite: 0.
+    Column("xact", BigInteger, nullable=False, server_default="0"),
+    Column("account", String(200), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("data", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Index("ix_events_account_xact_id", "account", "xact", "id"),
+    Index("ix_events_time_ms", "time_ms"),
+    sqlite_autoincrement=True,
+)
+
 trails = Table(
     "trails",
     metadata,
@@ -214,7 +254,10 @@ logs = Table(
 __all__ = [
     "accounts",
     "api_tokens",
+    "audit",
+    "audit_heads",
     "devices",
+    "events",
     "invitations",
     "join_tokens",
     "logs",

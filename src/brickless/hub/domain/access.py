@@ -156,6 +156,9 @@ ROUTES: dict[str, tuple[Permission, ...]] = {
     "POST /orgs/{org}/invitations": _OWN,
     "DELETE /orgs/{org}/invitations/{id}": _OWN,
     "PUT /orgs/{org}/devices/{id}": _SELF,
+    "GET /audit/": _READS,
+    "GET /audit/verify": _READS,
+    "GET /events/": _READS,
 }
 
 

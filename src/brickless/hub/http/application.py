@@ -21,12 +21,15 @@ from brickless.hub.http.messages import ClientGone, Receive, Request, Response, 
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.router import Router, Service, cleaned
 from brickless.hub.http.tracing import Tracer
+from brickless.hub.http.router import Route, Router, Service, cleaned
+from brickless.hub.services import audit
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.presence import Presence
 
 log = logging.getLogger("brickless.hub")
 _EXPOSED = "Location, Pantahub-Object-Type, WWW-Authenticate, Retry-After"
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_CACHED_TOKENS = 131_072
 
 
@@ -143,12 +146,26 @@ class Application:
             request.identity = None if public else self._bearers.identity(request)
             if not public and request.identity is None:
                 raise Unauthenticated
+        doing = self._recorded(request, route)
+        with audit.recording(doing):
+            return await self._carry_out(request, route, known=known)
+
+    @staticmethod
+    def _recorded(request: Request, route: Route | None) -> audit.Doing | None:
+        """What the audit log says of this request, should it change something."""
+        if route is None or request.method in _READING:
+            return None
+        action = f"{request.method} {request.route}"
+        return audit.begun(action, request.params, address=request.address, time_ms=time.time_ns() // 1_000_000)
+
+    async def _carry_out(self, request: Request, route: Route | None, *, known: bool) -> Response:
         if route is None:
             return errors.framework(405, "Method not allowed") if known else errors.framework(404, "Resource not found")
         if request.identity is not None:
             request.identity = await self._permitted(request, request.identity)
             scopes.require(request.identity.scopes, route.scopes)
             self._note_presence(request, request.identity)
+            audit.by(request.identity)
         return await route.handler(request)
 
     async def _permitted(self, request: Request, identity: Identity) -> Identity:
@@ -162,7 +179,11 @@ class Application:
     async def optional_identity(self, request: Request) -> Identity | None:
         """For public routes that still look at a token: None without one, Unauthenticated for an invalid one."""
         identity = self._bearers.identity(request)
-        return None if identity is None else await self._permitted(request, identity)
+        if identity is None:
+            return None
+        current = await self._permitted(request, identity)
+        audit.by(current)
+        return current
 
     def _note_presence(self, request: Request, identity: Identity) -> None:
         if identity.is_device:

@@ -11,6 +11,7 @@ from brickless.hub.domain.errors import Forbidden, LoginFailed, Malformed, NotFo
 from brickless.hub.domain.values import Account, CallerType, Identity
 from brickless.hub.services.apps import Apps
 from brickless.hub.services.oauth import OAuth
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.tokens import ApiTokens
 
@@ -265,6 +266,7 @@ class Auth:
             created_ms=now_ms,
             modified_ms=now_ms,
         )
+        audit.about(account.prn)
         async with parts.db.write() as session:
             if not await session.accounts.add(account):
                 raise Precondition("Email or Nick already in use")
@@ -284,6 +286,7 @@ class Auth:
                 raise Forbidden("There is no such account")
             if not challenge or account.challenge != challenge:
                 raise Precondition("The challenge is wrong or was used already")
+            audit.about(account.prn)
             account = replace(account, challenge="", modified_ms=self._parts.clock.now_ms())
             await session.accounts.update(account)
         return account
@@ -320,6 +323,7 @@ class Auth:
             account = await session.accounts.by_prn(str(claims["prn"]))
             if account is None:
                 raise NotFound("There is no such account")
+            audit.about(account.prn)
             if account.modified_ms != claims["modified"]:
                 raise Malformed("The account changed since the mail was sent; ask for another mail")
             # The mail reached its reader, which proves the address; one millisecond more makes the token single-use.

@@ -12,6 +12,7 @@ from brickless.hub.domain.errors import Conflict, Forbidden, LoginFailed, Malfor
 from brickless.hub.domain.filters import TextFilter
 from brickless.hub.domain.jsontext import Value, load_stored
 from brickless.hub.domain.values import CallerType, Device, Identity, JoinToken
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 from brickless.hub.services.subscriptions import require_device
@@ -96,6 +97,7 @@ class Devices:
             created_ms=now_ms,
             modified_ms=now_ms,
         )
+        audit.about(owner, f"id={device.id}")
         async with parts.db.write() as session:
             if owner:
                 await require_device(parts, session, owner)

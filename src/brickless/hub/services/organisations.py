@@ -12,6 +12,7 @@ from brickless.hub.domain import access, prn
 from brickless.hub.domain.access import Permission, Role
 from brickless.hub.domain.errors import Conflict, Forbidden, Malformed, NotFound
 from brickless.hub.domain.values import Account, CallerType, Device, Identity, Invitation, Membership
+from brickless.hub.services import audit
 from brickless.hub.services.auth import RESERVED_NICKS
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
@@ -66,6 +67,7 @@ class Organisations:
             created_ms=now_ms,
             modified_ms=now_ms,
         )
+        audit.belongs_to(org.prn)
         async with parts.db.write() as session:
             await self._person(session, caller)
             if not await session.accounts.add(org):
@@ -98,6 +100,7 @@ class Organisations:
             raise NotFound("There is no such organisation")
         if needed and not access.granted(role, needed):
             raise Forbidden(f"The role {role!r} does not allow this in the organisation {org.nick}")
+        audit.belongs_to(org.prn)
         return org, Role(role)
 
     async def get(self, caller: Identity, nick: str) -> tuple[Account, Role]:
@@ -109,6 +112,7 @@ class Organisations:
         """Remove an organisation that owns no device. Raises Conflict while it does."""
         async with self._parts.db.write() as session:
             org, _ = await self._org(session, caller, nick, Permission.OWN)
+            audit.belongs_to(caller.person)  # nobody reads the log of what is gone
             if await session.devices.ids_of(org.prn):
                 raise Conflict("The organisation still owns devices; delete them or give them away first")
             await session.organisations.dissolve(org.prn)
@@ -207,6 +211,7 @@ class Organisations:
                 raise NotFound("The invitation is wrong, used or over")
             if await session.organisations.role(invitation.org, person.prn) is not None:
                 raise Conflict("You are a member of this organisation already")
+            audit.belongs_to(invitation.org)
             await session.organisations.set_role(invitation.org, person.prn, invitation.role, now_ms)
             found = await session.organisations.of(person.prn)
         return next(membership for membership in found if membership.org == invitation.org)

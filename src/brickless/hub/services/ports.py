@@ -11,7 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from brickless.hub.domain.audit import Entry
+from brickless.hub.domain.events import Cursor, Event
 from brickless.hub.domain.filters import StatusFilter, TextFilter
+from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.values import (
     Account,
     ApiToken,
@@ -168,6 +171,38 @@ class Organisations(Protocol):
         """Give a device's steps, logs and the records of its objects to its new owner."""
 
 
+class EventStream(Protocol):
+    """What happened to an account's things, in the order in which it became true."""
+
+    async def add(self, account: str, kind: str, subject: str, data: dict[str, Value], time_ms: int) -> None:
+        """Append, in the transaction of what it tells. `subject` is the id of the thing."""
+
+    async def after(self, account: str, cursor: Cursor, *, limit: int) -> list[Event]:
+        """Events after a place, in order."""
+
+    async def latest(self, account: str, *, limit: int) -> list[Event]:
+        """The newest events, newest first."""
+
+    async def end(self) -> Cursor:
+        """The place after every account's last event."""
+
+    async def forget(self, before_ms: int) -> int:
+        """Forget what is older."""
+
+
+class AuditEntries(Protocol):
+    """The audit log; what appends to it is `Database.write` alone."""
+
+    async def newest(self, account: str, *, before: int | None, limit: int) -> list[Entry]:
+        """Entries before a number, newest first."""
+
+    async def after(self, account: str, seq: int, *, limit: int) -> list[Entry]:
+        """Entries after a number, oldest first."""
+
+    async def head(self, account: str) -> tuple[int, str]:
+        """Number and hash of what was appended last."""
+
+
 class Trails(Protocol):
     """Trails and their steps."""
 
@@ -316,6 +351,8 @@ class Session(Protocol):
     subscriptions: Subscriptions
     mails: Mails
     organisations: Organisations
+    events: EventStream
+    audit: AuditEntries
     trails: Trails
     objects: Objects
     logs: Logs
@@ -446,6 +483,9 @@ class Events(Protocol):
 
     def device_changed(self, owner: str, device_id: str) -> None:
         """Called after the change is durable."""
+
+    def happened(self, account: str) -> None:
+        """Called after events of the account are durable."""
 
 
 class MailRefused(Exception):  # noqa: N818 - a server refuses, nothing went wrong in us

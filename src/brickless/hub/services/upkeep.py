@@ -14,6 +14,7 @@ from brickless.hub.services.parts import Parts
 _DAY_MS = 24 * 3600 * 1000
 UNCLAIMED_MS = 5 * _DAY_MS
 GARBAGE_MS = 2 * _DAY_MS
+EVENTS_MS = 7 * _DAY_MS
 #: An upload names its bytes and then records them; nothing takes an hour between the two.
 _GRACE_S = 3600
 _BATCH = 50
@@ -43,6 +44,8 @@ class Upkeep:
             devices = await session.devices.expire(
                 unclaimed_before_ms=now_ms - unclaimed_ms, deleted_before_ms=now_ms - garbage_ms
             )
+        async with self._parts.db.write() as session:
+            await session.events.forget(now_ms - EVENTS_MS)
         async with self._parts.db.write() as session:
             records = await session.objects.forget_unused(now_ms - garbage_ms)
         blobs, freed_bytes = await self._collect_blobs(grace_s)

@@ -1,0 +1,156 @@
+"""The routes of /audit, which only read, and of /events: the stream of what happens to an account's things."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+
+from brickless.hub.adapters.bus import LocalEvents
+from brickless.hub.domain import access, events
+from brickless.hub.domain.audit import Entry
+from brickless.hub.domain.errors import Forbidden
+from brickless.hub.domain.events import Cursor, Event
+from brickless.hub.domain.filters import page_number
+from brickless.hub.domain.values import Identity
+from brickless.hub.http import encoding
+from brickless.hub.http.messages import Request, Response, ok
+from brickless.hub.http.router import Route, Service
+from brickless.hub.services.audit import AuditLog
+from brickless.hub.services.parts import Parts
+
+_MAX_PAGE = 500
+_BATCH = 200
+#: A stream looks again after this long, also when nobody said that there is something; a comment keeps proxies awake.
+_LOOK_AGAIN_S = 5.0
+
+
+def _entry(value: Entry) -> dict[str, object]:
+    return {
+        "seq": value.seq,
+        "time": encoding.rfc3339(value.time_ms),
+        "actor": value.actor,
+        "actor-nick": value.actor_nick,
+        "address": value.address,
+        "action": value.action,
+        "target": value.target,
+        "previous": value.previous,
+        "hash": value.hash,
+    }
+
+
+def cloud_event(event: Event, source: str) -> dict[str, object]:
+    """The event as CloudEvents 1.0 in JSON; `source` is the hub's address with the account's PRN."""
+    return {
+        "specversion": "1.0",
+        "id": str(event.cursor),
+        "source": source,
+        "type": f"{events.TYPE_PREFIX}{event.kind}",
+        "subject": event.subject,
+        "time": encoding.rfc3339(event.time_ms),
+        "datacontenttype": "application/json",
+        "data": json.loads(event.data),
+    }
+
+
+class AuditRoutes:
+    """Handlers of /audit."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+
+    def service(self) -> Service:
+        """The routes."""
+        routes = (
+            Route("GET", "", self.list, summary="The audit log, newest entries first"),
+            Route("GET", "verify", self.verify, summary="Whether the audit log is whole"),
+        )
+        return Service("/audit/", routes)
+
+    async def list(self, request: Request) -> Response:
+        """GET /audit/."""
+        limit = max(1, page_number(request.field("limit"), "limit", default=100, maximum=_MAX_PAGE))
+        before = page_number(request.field("before"), "before", default=0, maximum=10**12)
+        hub = request.field("hub") is not None
+        found = await self._log.entries(request.caller, before=before or None, limit=limit, hub=hub)
+        return ok([_entry(value) for value in found])
+
+    async def verify(self, request: Request) -> Response:
+        """GET /audit/verify."""
+        count, newest, fault = await self._log.verify(request.caller, hub=request.field("hub") is not None)
+        return ok({"entries": count, "hash": newest, "whole": not fault, "fault": fault})
+
+
+class EventRoutes:
+    """Handler of /events."""
+
+    def __init__(self, parts: Parts, bus: LocalEvents) -> None:
+        self._parts = parts
+        self._bus = bus
+
+    def service(self) -> Service:
+        """The route."""
+        return Service("/events/", (Route("GET", "", self.stream, summary="What happens, as server-sent events"),))
+
+    async def stream(self, request: Request) -> Response:
+        """GET /events/: after `Last-Event-ID` (or `after`), or from now on."""
+        caller = request.caller
+        if not caller.is_person:
+            raise Forbidden("Only people follow events")
+        patterns = tuple(filter(None, (request.field("types") or "*").split(",")))
+        events.check_patterns(patterns)
+        place = request.header("last-event-id") or request.field("after")
+        if place:
+            cursor = events.parse_cursor(place)
+        else:
+            async with self._parts.db.read() as session:
+                cursor = await session.events.end()
+        body = self._events(request, caller, cursor, patterns)
+        return Response(body, content_type="text/event-stream", headers=(("Cache-Control", "no-store"),))
+
+    async def _events(
+        self, request: Request, caller: Identity, cursor: Cursor, patterns: tuple[str, ...]
+    ) -> AsyncGenerator[bytes, None]:
+        gone = asyncio.create_task(request.gone())
+        try:
+            yield f"retry: 3000\nid: {cursor}\n: from here on\n\n".encode()
+            with self._bus.following(caller.account) as waiting:
+                while not self._bus.closed and not gone.done():
+                    waiting.clear()
+                    found = await self._after(caller, cursor)
+                    if found is None:
+                        return
+                    for event in found:
+                        cursor = event.cursor
+                        if events.matches(event.kind, patterns):
+                            yield server_sent(event)
+                    if not found and not await _woken(waiting, gone):
+                        yield b": nothing new\n\n"
+        finally:
+            gone.cancel()
+
+    async def _after(self, caller: Identity, cursor: Cursor) -> list[Event] | None:
+        """What follows; None when the caller does not belong to the organisation any more."""
+        async with self._parts.db.read() as session:
+            if caller.actor:
+                role = await session.organisations.role(caller.account, caller.actor)
+                if role is None or not access.granted(role, access.ROUTES["GET /events/"]):
+                    return None
+            return await session.events.after(caller.account, cursor, limit=_BATCH)
+
+
+def server_sent(event: Event) -> bytes:
+    """The event for a stream: its id is where the next connection goes on."""
+    data = json.dumps(
+        {"type": f"{events.TYPE_PREFIX}{event.kind}", "subject": event.subject, "time": encoding.rfc3339(event.time_ms),
+         "data": json.loads(event.data)}
+    )  # fmt: skip
+    return f"id: {event.cursor}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+
+
+async def _woken(waiting: asyncio.Event, gone: asyncio.Task[None]) -> bool:
+    """Wait until there may be something new, or the client left; False when it was only time to look again."""
+    task = asyncio.create_task(waiting.wait())
+    done, _ = await asyncio.wait({task, gone}, timeout=_LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+    task.cancel()
+    return bool(done)
