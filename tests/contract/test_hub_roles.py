@@ -16,7 +16,7 @@ import pytest
 from brickless.hub.domain.access import GRANTS, ROUTES, Permission, Role
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, post_revision
-from brickless.testkit.hub_world import Target, World, status, table
+from brickless.testkit.hub_world import Target, World, hooked, status, table
 
 TABLE = table(Path(__file__).with_name("hub_permissions.txt"))
 READ_DEVICES = "prn:pantahub.com:apis:/base/devices.readonly"
@@ -80,6 +80,7 @@ class OrgWorld(World):
             device.id, self.sha, token_id, api_token, nick, device.challenge, self.nick, self.invitation_id,
             *(self.fleet(device.id) if fleet else ("", "")),
             owner_nick=self.nick, owner_prn=self.prn, member=self.member,
+            *hooked(self.owner), owner_nick=self.nick, owner_prn=self.prn, member=self.member,
         )  # fmt: skip
         return target, device
 

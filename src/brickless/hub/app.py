@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from brickless.hub.adapters.archive import upkeep_lock
 from brickless.hub.adapters.blobs import FolderBlobs
-from brickless.hub.adapters.bus import LocalEvents
+from brickless.hub.adapters.bus import EVERYBODY, LocalEvents
+from brickless.hub.adapters.courier import HttpCourier
 from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
 from brickless.hub.adapters.database import SqlDatabase
 from brickless.hub.adapters.keys import load
@@ -45,6 +46,7 @@ from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
 from brickless.hub.services.apps import Apps
+from brickless.hub.http.webhooks import WebhookRoutes
 from brickless.hub.services.audit import AuditLog
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.changes import Changes
@@ -69,6 +71,7 @@ from brickless.hub.services.subscriptions import Subscriptions
 from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
+from brickless.hub.services.webhooks import Webhooks
 from brickless.hub.web.pages import Pages
 from brickless.store.lock import LockedError, lock
 
@@ -80,6 +83,7 @@ log = logging.getLogger("brickless.hub")
 _PRESENCE_INTERVAL_S = 10
 _COLLECT_INTERVAL_S = 6 * 3600
 _GRACE_S = 10
+_DELIVERY_RETRY_S = 5.0
 DEMO_NICKS = ("admin", "user1", "user2", "user3", "examples")
 
 
@@ -121,6 +125,8 @@ class Hub:
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
         self.organisations = Organisations(self.parts)
+        self.courier = HttpCourier(settings.policy.webhook_networks)
+        self.webhooks = Webhooks(self.parts, self.courier)
         self.devices = Devices(self.parts)
         self.metadata = Metadata(self.parts)
         self.trails = Trails(self.parts)
@@ -211,6 +217,7 @@ class Hub:
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
         router.add(LogRoutes(self.parts, self.logs).service())
         router.add(AuditRoutes(AuditLog(self.parts)).service())
+        router.add(WebhookRoutes(self.webhooks).service())
         router.add(EventRoutes(self.parts, self.events).service())
         router.add(OrganisationRoutes(self.organisations, self.auth, base_url).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
@@ -263,6 +270,9 @@ class Hub:
                 log.exception("rollouts could not be moved on; it is tried again")
                 until_ms = self.parts.clock.now_ms() + IDLE_MS
             await self.fleet_driver.pause(until_ms)
+        self._keepers = [
+            asyncio.create_task(keep()) for keep in (self._keep_presence, self._keep_tidy, self._keep_delivering)
+        ]
 
     async def _make_demo_accounts(self) -> None:
         for nick in DEMO_NICKS:
@@ -302,6 +312,18 @@ class Hub:
             except Exception:
                 log.exception("the garbage collection failed; it is tried again later")
 
+    async def _keep_delivering(self) -> None:
+        with self.events.following(EVERYBODY) as waiting:
+            while True:
+                waiting.clear()
+                try:
+                    wait_s = await self.webhooks.work()
+                except Exception:
+                    log.exception("webhooks could not be delivered; they are kept for the next attempt")
+                    wait_s = _DELIVERY_RETRY_S
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(waiting.wait(), wait_s)
+
     async def stop(self) -> None:
         """Write what is only in memory and close the database."""
         for keeper in self._keepers:
@@ -312,6 +334,7 @@ class Hub:
             await self.parts.presence.save()
         if self.replicas is not None:
             await self.replicas.stop()
+        await self.courier.close()
         await self.database.stop()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.stop)

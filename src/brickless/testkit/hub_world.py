@@ -53,6 +53,8 @@ class Target(NamedTuple):
     release: str
     rollout: str
     app: str
+    webhook_id: str
+    delivery_id: str
     owner_nick: str = "user1"
     owner_prn: str = "prn:pantahub.com:auth:/user1"
     member: str = "user3"
@@ -119,6 +121,17 @@ class World:
         )
         rollout = self.owner.post("/fleets/rollouts", {"release": used, "selector": f"there={unique}"}).json()
         return free, rollout["id"]
+        ids = (device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id)
+        return Target(*ids, *hooked(self.owner)), device
+
+
+def hooked(owner: Caller) -> tuple[str, str]:
+    """Ids of a webhook of the owner's, which leads nowhere, and of a delivery to it. One after the other: few are kept."""
+    for webhook in owner.get("/webhooks/").json():
+        owner.delete(f"/webhooks/{webhook['id']}").raise_for_status()
+    webhook_id: str = owner.post("/webhooks/", {"url": "https://hook.invalid/"}).json()["id"]
+    delivery_id: str = owner.post(f"/webhooks/{webhook_id}/ping").json()["id"]
+    return webhook_id, delivery_id
 
 
 def body_of(key: str, target: Target) -> Any:
@@ -150,6 +163,8 @@ def body_of(key: str, target: Target) -> Any:
         "POST /auth/authorize": {"service": target.app, "scopes": READ_DEVICES},
         "POST /auth/code": {"service": target.app, "scopes": READ_DEVICES},
         "POST /auth/token": {"access-code": "x"},
+        "POST /webhooks/": {"url": "https://hook.invalid/"},
+        "PUT /webhooks/{id}": {"enabled": False},
         "POST /orgs/": {"nick": f"new-{target.id[-16:]}"},
         "POST /orgs/accept": {"token": "x"},
         "POST /orgs/{org}/invitations": {"email": "somebody@example.com", "role": "viewer"},
@@ -186,6 +201,8 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
     record = target.id
     if "/invitations/" in path:
         record = target.invitation_id
+    elif path.startswith("/webhooks/"):
+        record = target.webhook_id
     elif "/tokens/" in path:
         record = target.token_id if path.startswith("/devices/") else target.api_token_id
     for field, value in (
@@ -197,6 +214,7 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
         ("{filename}", "a.tar"),
         ("{org}", target.org),
         ("{app}", target.app),
+        ("{delivery}", target.delivery_id),
         ("{member}", target.member),
         ("{device}", target.nick),
         ("{release}", target.release),

@@ -28,6 +28,7 @@ from brickless.hub.adapters.sql_people import SqlAccounts, SqlJoinTokens
 from brickless.hub.adapters.sql_tokens import SqlApiTokens
 from brickless.hub.adapters.sql_trails import SqlTrails
 from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
+from brickless.hub.adapters.sql_webhooks import SqlWebhooks
 from brickless.hub.services.audit import current
 from brickless.hub.services.ports import (
     Accounts,
@@ -41,6 +42,7 @@ from brickless.hub.services.ports import (
     Organisations,
     Session,
     Trails,
+    Webhooks,
 )
 from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
 
@@ -65,6 +67,7 @@ class SqlSession:
         self.organisations: Organisations = SqlOrganisations(connection)
         self.events: EventStream = SqlEvents(connection)
         self.audit: AuditEntries = SqlAudit(connection)
+        self.webhooks: Webhooks = SqlWebhooks(connection)
         self.trails: Trails = SqlTrails(connection, locking=locking)
         self.objects: Objects = SqlObjects(connection)
         self.logs: Logs = SqlLogs(connection)

@@ -167,6 +167,43 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("account", String(200), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("salt", String(32), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("creator", String(200), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    # The place in the account's stream up to which deliveries are queued.
+    Column("xact", BigInteger, nullable=False),
+    Column("event_id", BigInteger, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("webhook_id", String(24), nullable=False),
+    Column("event_id", String(48), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("done_ms", BigInteger, nullable=False),
+    ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], ondelete="CASCADE"),
+    UniqueConstraint("webhook_id", "event_id"),
+    Index("ix_deliveries_state_due_ms", "state", "due_ms"),
+)
+
 trails = Table(
     "trails",
     metadata,
@@ -256,6 +293,7 @@ __all__ = [
     "api_tokens",
     "audit",
     "audit_heads",
+    "deliveries",
     "devices",
     "events",
     "invitations",
@@ -267,4 +305,5 @@ __all__ = [
     "step_objects",
     "steps",
     "trails",
+    "webhooks",
 ]

@@ -159,6 +159,14 @@ ROUTES: dict[str, tuple[Permission, ...]] = {
     "GET /audit/": _READS,
     "GET /audit/verify": _READS,
     "GET /events/": _READS,
+    "GET /webhooks/": _OWN,
+    "POST /webhooks/": _OWN,
+    "GET /webhooks/{id}": _OWN,
+    "PUT /webhooks/{id}": _OWN,
+    "DELETE /webhooks/{id}": _OWN,
+    "POST /webhooks/{id}/ping": _OWN,
+    "GET /webhooks/{id}/deliveries": _OWN,
+    "POST /webhooks/{id}/deliveries/{delivery}/retry": _OWN,
 }
 
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 from brickless.hub.domain.errors import Malformed
+from brickless.hub.domain.jsontext import Value, load_stored
+from brickless.hub.domain.times import rfc3339
 
 TYPE_PREFIX = "io.brickless."
 #: What there is to be told of, with what `subject` and `data` hold; docs/reference/events.md says more.
@@ -65,3 +67,17 @@ def check_patterns(patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         if not any(matches(kind, (pattern,)) for kind in KINDS):
             raise Malformed(f"{pattern[:60]!r} names no kind of event; there are {', '.join(KINDS)}, and device.* or *")
+
+
+def cloud_event(event: Event) -> dict[str, Value]:
+    """The event as CloudEvents 1.0 in JSON; `source` is the PRN of the account."""
+    return {
+        "specversion": "1.0",
+        "id": str(event.cursor),
+        "source": event.account,
+        "type": f"{TYPE_PREFIX}{event.kind}",
+        "subject": event.subject,
+        "time": rfc3339(event.time_ms),
+        "datacontenttype": "application/json",
+        "data": load_stored(event.data),
+    }

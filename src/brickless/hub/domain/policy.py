@@ -28,3 +28,5 @@ class Policy:
     failed_logins_per_minute: int = 20
     failed_claims_per_minute: int = 20
     registrations_per_minute: int = 120
+    #: Networks in CIDR notation to which webhooks may go although they are private, and without TLS.
+    webhook_networks: tuple[str, ...] = ()

@@ -39,20 +39,6 @@ def _entry(value: Entry) -> dict[str, object]:
     }
 
 
-def cloud_event(event: Event, source: str) -> dict[str, object]:
-    """The event as CloudEvents 1.0 in JSON; `source` is the hub's address with the account's PRN."""
-    return {
-        "specversion": "1.0",
-        "id": str(event.cursor),
-        "source": source,
-        "type": f"{events.TYPE_PREFIX}{event.kind}",
-        "subject": event.subject,
-        "time": encoding.rfc3339(event.time_ms),
-        "datacontenttype": "application/json",
-        "data": json.loads(event.data),
-    }
-
-
 class AuditRoutes:
     """Handlers of /audit."""
 
@@ -141,10 +127,8 @@ class EventRoutes:
 
 def server_sent(event: Event) -> bytes:
     """The event for a stream: its id is where the next connection goes on."""
-    data = json.dumps(
-        {"type": f"{events.TYPE_PREFIX}{event.kind}", "subject": event.subject, "time": encoding.rfc3339(event.time_ms),
-         "data": json.loads(event.data)}
-    )  # fmt: skip
+    members = events.cloud_event(event)
+    data = json.dumps({name: members[name] for name in ("type", "subject", "time", "data")})
     return f"id: {event.cursor}\nevent: {event.kind}\ndata: {data}\n\n".encode()
 
 

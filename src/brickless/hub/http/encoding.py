@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from brickless.hub.domain import jsontext
+from brickless.hub.domain import jsontext, times
 from brickless.hub.domain.filters import WHOLE, Projection
 from brickless.hub.domain.jsontext import Raw, struct_from_stored
 from brickless.hub.domain.objects import storage_id
@@ -12,23 +10,9 @@ from brickless.hub.domain.values import Account, JoinToken, LogEntry, Step, Stor
 from brickless.hub.services.devices import Shown
 from brickless.hub.services.objects import Access
 
+rfc3339, parse_rfc3339 = times.rfc3339, times.parse_rfc3339
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _EPOCH = "1970-01-01T00:00:00Z"
-
-
-def rfc3339(time_ms: int) -> str:
-    """A time as the reference prints it: UTC, milliseconds with trailing zeros trimmed; 0 is the epoch."""
-    seconds, milliseconds = divmod(time_ms, 1000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{milliseconds:03d}".rstrip("0").rstrip(".") + "Z" if milliseconds else text + "Z"
-
-
-def parse_rfc3339(text: str) -> int:
-    """Milliseconds of an RFC 3339 time. Raises ValueError."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
-    if moment.tzinfo is None:
-        raise ValueError("a time needs its zone")
-    return int(moment.timestamp() * 1000)
 
 
 def account(value: Account) -> Raw:

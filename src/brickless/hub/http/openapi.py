@@ -28,6 +28,7 @@ _LINE = _object(
     tsec={"type": "integer"}, tnano={"type": "integer"}, rev=_TEXT, plat=_TEXT, src=_TEXT, lvl=_TEXT, msg=_TEXT
 )
 _ACCOUNT = _object(("email", "nick", "password"), email=_TEXT, nick=_TEXT, password=_TEXT)
+_WEBHOOK = _object(url=_TEXT, events={"type": "array", "items": _TEXT}, enabled={"type": "boolean"})
 
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _SCOPES: dict[str, Any] = {"type": "array", "items": _object(("id",), id=_TEXT, service=_TEXT, description=_TEXT)}
@@ -90,6 +91,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /orgs/accept": _object(("token",), token=_TEXT),
     "PUT /orgs/{org}/members/{member}": _object(("role",), role=_ROLE),
     "POST /orgs/{org}/invitations": _object(("email", "role"), email=_TEXT, role=_ROLE),
+    "POST /webhooks/": _WEBHOOK,
+    "PUT /webhooks/{id}": _WEBHOOK,
     "POST /logs/": {"oneOf": [_LINE, {"type": "array", "items": _LINE}]},
     "POST /logs/cursor": _object(("next-cursor",), **{"next-cursor": _TEXT}),
     **fleet_bodies.BODIES,

@@ -30,6 +30,7 @@ from brickless.hub.domain.values import (
 )
 from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
+from brickless.hub.domain.webhooks import Delivery, Webhook
 
 
 class Accounts(Protocol):
@@ -203,6 +204,58 @@ class AuditEntries(Protocol):
         """Number and hash of what was appended last."""
 
 
+class Webhooks(Protocol):
+    """Where events go, and those on their way."""
+
+    async def add(self, webhook: Webhook, cursor: Cursor) -> None:
+        """Insert; it wants what comes after the cursor."""
+
+    async def update(self, webhook: Webhook) -> None:
+        """Write back every field."""
+
+    async def remove(self, record_id: str) -> None:
+        """Forget it and its deliveries."""
+
+    async def get(self, account: str, record_id: str) -> Webhook | None:
+        """One webhook of an account."""
+
+    async def by_id(self, record_id: str) -> Webhook | None:
+        """One webhook."""
+
+    async def of(self, account: str) -> list[Webhook]:
+        """An account's webhooks, oldest first."""
+
+    async def behind(self) -> list[str]:
+        """Ids of webhooks that are on and have not seen all events."""
+
+    async def take(self, record_id: str) -> tuple[Webhook, Cursor] | None:
+        """Hold a webhook and its place until the transaction ends; None when somebody else does."""
+
+    async def move(self, record_id: str, cursor: Cursor) -> None:
+        """Set the place."""
+
+    async def queue(self, deliveries: Iterable[Delivery]) -> None:
+        """Insert; an event that is queued for its webhook already is not queued twice."""
+
+    async def due(self, now_ms: int, lease_ms: int, *, limit: int) -> list[Delivery]:
+        """Lease what is due: counted as an attempt, and due again after the lease."""
+
+    async def next_due_ms(self) -> int | None:
+        """When the next delivery is due."""
+
+    async def settle(self, delivery: Delivery) -> None:
+        """Write back what became of it."""
+
+    async def deliveries(self, webhook_id: str, *, limit: int) -> list[Delivery]:
+        """The newest deliveries, newest first."""
+
+    async def delivery(self, webhook_id: str, record_id: str) -> Delivery | None:
+        """One delivery."""
+
+    async def forget(self, before_ms: int) -> None:
+        """Forget deliveries that are done and older."""
+
+
 class Trails(Protocol):
     """Trails and their steps."""
 
@@ -353,6 +406,7 @@ class Session(Protocol):
     organisations: Organisations
     events: EventStream
     audit: AuditEntries
+    webhooks: Webhooks
     trails: Trails
     objects: Objects
     logs: Logs
@@ -494,6 +548,11 @@ class MailRefused(Exception):  # noqa: N818 - a server refuses, nothing went wro
     def __init__(self, why: str, *, final: bool) -> None:
         super().__init__(why)
         self.final = final
+class Courier(Protocol):
+    """Carries webhooks."""
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int, str]:
+        """The answer's status (0 without one) and what went wrong (empty when the receiver took it)."""
 
 
 class Mailer(Protocol):

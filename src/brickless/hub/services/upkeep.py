@@ -46,6 +46,7 @@ class Upkeep:
             )
         async with self._parts.db.write() as session:
             await session.events.forget(now_ms - EVENTS_MS)
+            await session.webhooks.forget(now_ms - EVENTS_MS)
         async with self._parts.db.write() as session:
             records = await session.objects.forget_unused(now_ms - garbage_ms)
         blobs, freed_bytes = await self._collect_blobs(grace_s)
