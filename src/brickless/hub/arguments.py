@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 from collections.abc import Mapping
 
@@ -84,6 +85,7 @@ def _add_policy(made: argparse.ArgumentParser) -> None:
     add("--default-plan", default="UNLIMITED", choices=tuple(PLANS), help="what an account without a subscription has")
     add("--demo-accounts", action="store_true", help="make user1/user1 and others: never in production")
     add("--no-rate-limits", action="store_true", help="for load tests")
+    add("--webhook-networks", default="", metavar="CIDR,...", help="private networks to which webhooks may go")
 
 
 def _take_environment(made: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -130,6 +132,16 @@ def _add_commands(made: argparse.ArgumentParser) -> None:
     admin.add_parser("rotate-keys", help="new keys; restart the hub to use them. Tokens stay valid until they expire")
 
 
+def _networks(text: str) -> tuple[str, ...]:
+    networks = tuple(filter(None, text.split(",")))
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise UserError("network", f"{network[:60]!r} is no network", hint="Write it like 10.20.0.0/16.") from error
+    return networks
+
+
 def settings(arguments: argparse.Namespace) -> Settings:
     """What the arguments say about the hub itself."""
     policy = Policy(
@@ -137,6 +149,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         verify_email=arguments.verify_email,
         rate_limits=not arguments.no_rate_limits,
         default_plan=arguments.default_plan,
+        webhook_networks=_networks(arguments.webhook_networks),
     )
     return Settings(
         data_dir=arguments.data,

@@ -48,7 +48,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event on its way to one webhook. `status` is the last answer's, 0 for none; `error` is empty when all went well."""
+    """One event on its way to one webhook. `status` is the last answer's, 0 for none; no `error`: all went well."""
 
     id: str
     webhook_id: str

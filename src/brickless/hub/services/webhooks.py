@@ -73,7 +73,7 @@ class Webhooks:
                 id=parts.entropy.record_id(),
                 account=caller.account,
                 url=wanted.url or "",
-                kinds=" ".join(wanted.kinds or ("*",)),
+                kinds="*" if wanted.kinds is None else " ".join(wanted.kinds),
                 salt=parts.entropy.word(16),
                 enabled=wanted.enabled is not False,
                 creator=caller.person,
@@ -184,8 +184,10 @@ class Webhooks:
             continue
         async with self._parts.db.read() as session:
             due_ms = await session.webhooks.next_due_ms()
-        wait_s = 30.0 if due_ms is None else (due_ms - self._parts.clock.now_ms()) / 1000
-        return max(0.1, min(30.0, wait_s))
+        # What was behind may still be, while a transaction that began earlier is not over: look again soon.
+        idle_s = 1.0 if behind else 30.0
+        wait_s = idle_s if due_ms is None else (due_ms - self._parts.clock.now_ms()) / 1000
+        return max(0.1, min(idle_s, wait_s))
 
     async def _fan_out(self, record_id: str) -> None:
         now_ms = self._parts.clock.now_ms()
