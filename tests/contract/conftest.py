@@ -76,6 +76,8 @@ def run_pvr(own_home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
         return captured
 
     return call
+
+
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
 def hub_database(request: pytest.FixtureRequest) -> list[str]:
     """Arguments that give the hub its database alone: a fresh one of each kind."""

@@ -16,14 +16,15 @@ import pytest
 from brickless.hub.domain.access import GRANTS, ROUTES, Permission, Role
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, post_revision
-from brickless.testkit.hub_world import Target, World, hooked, status, table
+from brickless.testkit.hub_world import Target, World, hooked, registration, status, table
 
 TABLE = table(Path(__file__).with_name("hub_permissions.txt"))
 READ_DEVICES = "prn:pantahub.com:apis:/base/devices.readonly"
 #: Routes that nobody needs a token for: there is no role to look at.
 PUBLIC = {
     "POST /auth/login", "POST /auth/accounts", "GET /auth/verify", "POST /auth/recover", "POST /auth/password",
-    "POST /auth/sessions", "GET /apps/scopes",
+    "POST /auth/sessions", "GET /apps/scopes", "POST /auth/token", "GET /auth/oauth/authorize",
+    "POST /auth/oauth/token",
 }  # fmt: skip
 #: Cells that differ from the rule, each for a reason.
 ON_OWN: dict[tuple[str, str], int] = {
@@ -64,7 +65,7 @@ class OrgWorld(World):
     def acting(self, person: Caller) -> Caller:
         return Caller(person.client, person.post(f"/orgs/{self.nick}/token").json()["token"])
 
-    def target(self, *, fleet: bool = True) -> tuple[Target, DeviceCaller]:
+    def target(self, *, fleet: bool = True, app: bool = True) -> tuple[Target, DeviceCaller]:
         device = claimed_device(self.owner).start_trail()
         post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
         token_id = self.owner.post("/devices/tokens").json()["id"]
@@ -76,10 +77,10 @@ class OrgWorld(World):
         members = {member["nick"] for member in self.owner.get(f"/orgs/{self.nick}/members").json()}
         if self.member not in members:
             self.member = self.guest()
+        app_id = self.owner.post("/apps/", registration(f"app-{device.id[-18:]}")).json()["id"] if app else ""
         target = Target(
             device.id, self.sha, token_id, api_token, nick, device.challenge, self.nick, self.invitation_id,
-            *(self.fleet(device.id) if fleet else ("", "")),
-            owner_nick=self.nick, owner_prn=self.prn, member=self.member,
+            *(self.fleet(device.id) if fleet else ("", "")), app_id,
             *hooked(self.owner), owner_nick=self.nick, owner_prn=self.prn, member=self.member,
         )  # fmt: skip
         return target, device
@@ -133,6 +134,7 @@ def test_every_route_has_a_permission_or_is_a_devices_own() -> None:
         "POST /trails/",
         "PUT /trails/{id}/steps/{rev}/progress",
         "POST /logs/",
+        "PUT /subscriptions/admin/subscription",
     }
     assert set(ROUTES) <= set(TABLE) | {key for key in ROUTES if key.startswith("GET /{user}/")}
 

@@ -45,8 +45,8 @@ from brickless.hub.http.people import ChangeRoutes, ProfileRoutes
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
-from brickless.hub.services.apps import Apps
 from brickless.hub.http.webhooks import WebhookRoutes
+from brickless.hub.services.apps import Apps
 from brickless.hub.services.audit import AuditLog
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.changes import Changes
@@ -62,6 +62,7 @@ from brickless.hub.services.metadata import Metadata
 from brickless.hub.services.oauth import OAuth
 from brickless.hub.services.objects import Objects
 from brickless.hub.services.organisations import Organisations
+from brickless.hub.services.overview import Overviews
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
@@ -73,6 +74,7 @@ from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.services.webhooks import Webhooks
 from brickless.hub.web.pages import Pages
+from brickless.hub.web.use_cases import UseCases
 from brickless.store.lock import LockedError, lock
 
 if TYPE_CHECKING:
@@ -192,7 +194,7 @@ class Hub:
             ),
             canonical=True,
         )
-        page, page_parts = Pages(self.dashboard, self.events.subscribed).services()
+        page, page_parts = Pages(self.dashboard, self._use_cases(), self.events, base_url).services()
 
         def by_name(request: Request) -> Service | None:
             if request.path == "/":
@@ -238,6 +240,22 @@ class Hub:
             router.add(service)
         return application
 
+    def _use_cases(self) -> UseCases:
+        return UseCases(
+            devices=self.devices,
+            trails=self.trails,
+            metadata=self.metadata,
+            logs=self.logs,
+            fleets=self.fleets,
+            rollouts=self.rollouts,
+            organisations=self.organisations,
+            webhooks=self.webhooks,
+            audit=AuditLog(self.parts),
+            tokens=ApiTokens(self.parts),
+            overviews=Overviews(self.parts),
+            presence=self.parts.presence,
+        )
+
     def _gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
         polls, presence, events, post = self.parts.polls, self.parts.presence, self.events, self.parts.post
         return {
@@ -258,7 +276,7 @@ class Hub:
             await self._make_demo_accounts()
         if self.replicas is not None:
             await self.replicas.start()
-        keepers = (self._keep_presence, self._keep_tidy, self._drive, self.parts.post.keep)
+        keepers = (self._keep_presence, self._keep_tidy, self._drive, self.parts.post.keep, self._keep_delivering)
         self._keepers = [asyncio.create_task(keep()) for keep in keepers]
 
     async def _drive(self) -> None:
@@ -270,9 +288,6 @@ class Hub:
                 log.exception("rollouts could not be moved on; it is tried again")
                 until_ms = self.parts.clock.now_ms() + IDLE_MS
             await self.fleet_driver.pause(until_ms)
-        self._keepers = [
-            asyncio.create_task(keep()) for keep in (self._keep_presence, self._keep_tidy, self._keep_delivering)
-        ]
 
     async def _make_demo_accounts(self) -> None:
         for nick in DEMO_NICKS:

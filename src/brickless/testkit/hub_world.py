@@ -107,7 +107,7 @@ class World:
         app_id = self.owner.post("/apps/", registration(f"app-{device.id[-18:]}")).json()["id"] if app else ""
         return Target(
             device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id, release, rollout,
-            app_id,
+            app_id, *hooked(self.owner),
         ), device  # fmt: skip
 
     def fleet(self, unique: str) -> tuple[str, str]:
@@ -121,8 +121,6 @@ class World:
         )
         rollout = self.owner.post("/fleets/rollouts", {"release": used, "selector": f"there={unique}"}).json()
         return free, rollout["id"]
-        ids = (device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id)
-        return Target(*ids, *hooked(self.owner)), device
 
 
 def hooked(owner: Caller) -> tuple[str, str]:

@@ -19,27 +19,30 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from brickless.hub.adapters.migrate import upgrade
 from brickless.hub.adapters.sql_apps import SqlApps, SqlAuthorizations, SqlMails, SqlSubscriptions
 from brickless.hub.adapters.sql_devices import SqlDevices
+from brickless.hub.adapters.sql_events import SqlAudit, SqlEvents
 from brickless.hub.adapters.sql_fleets import SqlFleets
 from brickless.hub.adapters.sql_members import SqlFleetTrails, SqlMembers
-from brickless.hub.adapters.sql_events import SqlAudit, SqlEvents
 from brickless.hub.adapters.sql_objects import SqlLogs, SqlObjects
 from brickless.hub.adapters.sql_organisations import SqlOrganisations
-from brickless.hub.adapters.sql_people import SqlAccounts, SqlJoinTokens
+from brickless.hub.adapters.sql_overview import SqlOverview
+from brickless.hub.adapters.sql_people import SqlAccounts, SqlIdentities, SqlJoinTokens
 from brickless.hub.adapters.sql_tokens import SqlApiTokens
 from brickless.hub.adapters.sql_trails import SqlTrails
-from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 from brickless.hub.adapters.sql_webhooks import SqlWebhooks
 from brickless.hub.services.audit import current
+from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 from brickless.hub.services.ports import (
     Accounts,
     ApiTokens,
     AuditEntries,
     Devices,
     EventStream,
+    Identities,
     JoinTokens,
     Logs,
     Objects,
     Organisations,
+    Overview,
     Session,
     Trails,
     Webhooks,
@@ -67,6 +70,8 @@ class SqlSession:
         self.organisations: Organisations = SqlOrganisations(connection)
         self.events: EventStream = SqlEvents(connection)
         self.audit: AuditEntries = SqlAudit(connection)
+        self.overview: Overview = SqlOverview(connection)
+        self.identities: Identities = SqlIdentities(connection)
         self.webhooks: Webhooks = SqlWebhooks(connection)
         self.trails: Trails = SqlTrails(connection, locking=locking)
         self.objects: Objects = SqlObjects(connection)

@@ -12,9 +12,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import fleet_tables as tables
+from brickless.hub.adapters.sql_events import emit
 from brickless.hub.adapters.tables import devices
 from brickless.hub.domain import fleet_spec
 from brickless.hub.domain.fleet import DeviceType, Release, Rollout, RolloutState
+from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.rollout_rule import Evidence
 from brickless.hub.services.fleet_ports import Labelled
 
@@ -157,6 +159,8 @@ class SqlFleets:
         rows = [{"owner": release.owner, "sha": sha, "release_id": release.id} for sha in objects]
         if rows:
             await self._connection.execute(insert(tables.release_objects), rows)
+        told: dict[str, Value] = {"name": release.name, "fragment": release.fragment, "source": release.source}
+        await emit(self._connection, release.owner, "release.created", release.id, told, release.created_ms)
         return True
 
     async def release(self, owner: str, name: str) -> Release | None:
@@ -193,6 +197,7 @@ class SqlFleets:
                 await self._connection.execute(insert(tables.rollouts).values(**_row(rollout)))
         except IntegrityError:
             return False
+        await self._tell(rollout)
         return True
 
     async def rollout(self, record_id: str) -> Rollout | None:
@@ -228,9 +233,20 @@ class SqlFleets:
 
     async def save(self, rollout: Rollout) -> None:
         """See `services.fleet_ports.Fleets.save`."""
+        columns = tables.rollouts.c
+        known = select(columns.state, columns.wave, columns.reason).where(columns.id == rollout.id)
+        before = (await self._connection.execute(known)).first()
+        if before is None or tuple(before) != (rollout.state.value, rollout.wave, rollout.reason):
+            await self._tell(rollout)
         await self._connection.execute(
             update(tables.rollouts).where(tables.rollouts.c.id == rollout.id).values(**_row(rollout))
         )
+
+    async def _tell(self, rollout: Rollout) -> None:
+        told: dict[str, Value] = {
+            "name": rollout.name, "state": rollout.state.value, "phase": rollout.wave, "reason": rollout.reason,
+        }  # fmt: skip
+        await emit(self._connection, rollout.owner, "rollout.changed", rollout.id, told, rollout.modified_ms)
 
     # -- the lease ---------------------------------------------------------------------------------------------------
 

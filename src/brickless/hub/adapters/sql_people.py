@@ -133,3 +133,32 @@ class SqlJoinTokens:
         )
         done = await self._connection.execute(statement.values(disabled=True, modified_ms=modified_ms))
         return done.rowcount == 1
+
+
+class SqlIdentities:
+    """`services.ports.Identities` over one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def account(self, issuer: str, subject: str) -> str | None:
+        """See `services.ports.Identities.account`."""
+        columns = tables.identities.c
+        statement = select(columns.account).where(columns.issuer == issuer, columns.subject == subject)
+        found = await self._connection.scalar(statement)
+        return found if isinstance(found, str) else None
+
+    async def link(self, issuer: str, subject: str, account: str, now_ms: int) -> bool:
+        """See `services.ports.Identities.link`."""
+        row = {"issuer": issuer, "subject": subject, "account": account, "created_ms": now_ms}
+        try:
+            async with self._connection.begin_nested():
+                await self._connection.execute(insert(tables.identities).values(**row))
+        except IntegrityError:
+            return False
+        return True
+
+    async def of(self, account: str) -> bool:
+        """See `services.ports.Identities.of`."""
+        columns = tables.identities.c
+        return await self._connection.scalar(select(columns.issuer).where(columns.account == account)) is not None

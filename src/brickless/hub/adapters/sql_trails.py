@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, String, and_, cast, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +15,7 @@ from brickless.hub.adapters.sql_devices import COLUMNS, device_from
 from brickless.hub.adapters.sql_events import emit_of_device
 from brickless.hub.adapters.sql_feed import feed
 from brickless.hub.domain import progress as progress_words
+from brickless.hub.domain.containers import parts_of
 from brickless.hub.domain.filters import StatusFilter
 from brickless.hub.domain.jsontext import Value, load_stored
 from brickless.hub.domain.values import Step, Summary, Trail
@@ -101,6 +103,7 @@ class SqlTrails:
         except IntegrityError:
             return False
         await self._add_objects(step.trail_id, step.rev, objects)
+        await self._note_parts(step.state, step.state_sha)
         if step.rev:
             await self._connection.execute(
                 update(tables.trails).where(tables.trails.c.id == step.trail_id).values(newest_rev=step.rev)
@@ -108,6 +111,13 @@ class SqlTrails:
         data: dict[str, Value] = {"rev": step.rev, "state-sha": step.state_sha, "commit-msg": step.commit_msg[:200]}
         await emit_of_device(self._connection, step.trail_id, "step.posted", data, step.modified_ms)
         return True
+
+    async def _note_parts(self, state: bytes, sha: str) -> None:
+        """What is searched by container; the same state is noted once."""
+        rows = parts_of(state, sha)
+        if rows:
+            dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+            await self._connection.execute(dialect.insert(tables.state_parts).on_conflict_do_nothing(), rows)
 
     async def _add_objects(self, trail_id: str, rev: int, objects: Iterable[str]) -> None:
         rows = [{"sha": sha, "trail_id": trail_id, "rev": rev} for sha in objects]
@@ -170,6 +180,7 @@ class SqlTrails:
         where = and_(tables.step_objects.c.trail_id == trail_id, tables.step_objects.c.rev == rev)
         await self._connection.execute(delete(tables.step_objects).where(where))
         await self._add_objects(trail_id, rev, objects)
+        await self._note_parts(state, sha)
 
     async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Trail]:
         """See `services.ports.Trails.changed`."""

@@ -204,6 +204,28 @@ deliveries = Table(
     Index("ix_deliveries_state_due_ms", "state", "due_ms"),
 )
 
+# Which containers a state has: content-addressed, because ten thousand devices share a few states.
+state_parts = Table(
+    "state_parts",
+    metadata,
+    Column("state_sha", String(64), nullable=False),
+    Column("container", String(128), nullable=False),
+    Column("version", String(128), nullable=False),
+    PrimaryKeyConstraint("state_sha", "container"),
+    Index("ix_state_parts_container_version", "container", "version"),
+)
+
+# Who an OpenID provider says that somebody is.
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", String(400), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("account", String(200), nullable=False, index=True),
+    Column("created_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject"),
+)
+
 trails = Table(
     "trails",
     metadata,
@@ -296,12 +318,14 @@ __all__ = [
     "deliveries",
     "devices",
     "events",
+    "identities",
     "invitations",
     "join_tokens",
     "logs",
     "members",
     "metadata",
     "objects",
+    "state_parts",
     "step_objects",
     "steps",
     "trails",

@@ -19,9 +19,8 @@ from brickless.hub.domain.values import Identity
 from brickless.hub.http import errors
 from brickless.hub.http.messages import ClientGone, Receive, Request, Response, Send
 from brickless.hub.http.metrics import Metrics
-from brickless.hub.http.router import Router, Service, cleaned
-from brickless.hub.http.tracing import Tracer
 from brickless.hub.http.router import Route, Router, Service, cleaned
+from brickless.hub.http.tracing import Tracer
 from brickless.hub.services import audit
 from brickless.hub.services.auth import Auth
 from brickless.hub.services.organisations import Organisations

@@ -110,7 +110,7 @@ class EventRoutes:
                         cursor = event.cursor
                         if events.matches(event.kind, patterns):
                             yield server_sent(event)
-                    if not found and not await _woken(waiting, gone):
+                    if not found and not await woken(waiting, gone):
                         yield b": nothing new\n\n"
         finally:
             gone.cancel()
@@ -132,7 +132,7 @@ def server_sent(event: Event) -> bytes:
     return f"id: {event.cursor}\nevent: {event.kind}\ndata: {data}\n\n".encode()
 
 
-async def _woken(waiting: asyncio.Event, gone: asyncio.Task[None]) -> bool:
+async def woken(waiting: asyncio.Event, gone: asyncio.Task[None]) -> bool:
     """Wait until there may be something new, or the client left; False when it was only time to look again."""
     task = asyncio.create_task(waiting.wait())
     done, _ = await asyncio.wait({task, gone}, timeout=_LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)

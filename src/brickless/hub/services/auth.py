@@ -9,9 +9,9 @@ from brickless.hub.domain import identity as identities
 from brickless.hub.domain import prn, scopes
 from brickless.hub.domain.errors import Forbidden, LoginFailed, Malformed, NotFound, Precondition, Unauthenticated
 from brickless.hub.domain.values import Account, CallerType, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.apps import Apps
 from brickless.hub.services.oauth import OAuth
-from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.tokens import ApiTokens
 

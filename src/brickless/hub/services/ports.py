@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 from brickless.hub.domain.audit import Entry
 from brickless.hub.domain.events import Cursor, Event
 from brickless.hub.domain.filters import StatusFilter, TextFilter
+from brickless.hub.domain.fleet_labels import Selector
+from brickless.hub.domain.fleet_lists import ContainerCount, Page, Search
 from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.values import (
     Account,
@@ -28,9 +30,9 @@ from brickless.hub.domain.values import (
     Summary,
     Trail,
 )
+from brickless.hub.domain.webhooks import Delivery, Webhook
 from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
-from brickless.hub.domain.webhooks import Delivery, Webhook
 
 
 class Accounts(Protocol):
@@ -316,6 +318,35 @@ class Trails(Protocol):
         """One row a device (`without_trail`: also those that have none), in one statement however many there are."""
 
 
+class Identities(Protocol):
+    """Who an OpenID provider says that somebody is: (issuer, subject) belongs to one account."""
+
+    async def account(self, issuer: str, subject: str) -> str | None:
+        """PRN of the account."""
+
+    async def link(self, issuer: str, subject: str, account: str, now_ms: int) -> bool:
+        """Insert; False when it belongs to an account already."""
+
+    async def of(self, account: str) -> bool:
+        """Whether the account has one."""
+
+
+class Overview(Protocol):
+    """A fleet as a whole, for pages."""
+
+    async def page(self, owner: str, search: Search, selector: Selector) -> Page:
+        """One page of what is searched for, by nick, and how many devices there are in all."""
+
+    async def statuses(self, owner: str) -> dict[str, int]:
+        """How many devices there are by the status of their newest revision; empty: no revision."""
+
+    async def seen_since(self, owner: str, since_ms: int) -> int:
+        """How many devices called since then, as far as it was written down."""
+
+    async def versions(self, owner: str, *, limit: int) -> list[ContainerCount]:
+        """Which versions of which containers run, the most common first."""
+
+
 class Objects(Protocol):
     """Object records, one for each account and SHA-256."""
 
@@ -407,6 +438,8 @@ class Session(Protocol):
     events: EventStream
     audit: AuditEntries
     webhooks: Webhooks
+    overview: Overview
+    identities: Identities
     trails: Trails
     objects: Objects
     logs: Logs
@@ -548,6 +581,8 @@ class MailRefused(Exception):  # noqa: N818 - a server refuses, nothing went wro
     def __init__(self, why: str, *, final: bool) -> None:
         super().__init__(why)
         self.final = final
+
+
 class Courier(Protocol):
     """Carries webhooks."""
 

@@ -1,230 +1,98 @@
-"""The dashboard: one page for people, kept live by server-sent events; without scripts it stands still."""
+"""The dashboard: pages for people, kept live by server-sent events; without scripts they stand still."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager
-from http.cookies import CookieError, SimpleCookie
-from importlib.resources import files
-from urllib.parse import urlsplit
 
-import jinja2
-
-from brickless.hub.domain.errors import Forbidden, LoginFailed, NotFound, RateLimited, Refusal
-from brickless.hub.domain.values import Account
-from brickless.hub.http.messages import Request, Response, parse_query
+from brickless.hub.adapters.bus import LocalEvents
+from brickless.hub.domain.errors import Forbidden
+from brickless.hub.domain.events import Event
+from brickless.hub.domain.jsontext import load_stored
+from brickless.hub.http.audit import woken
+from brickless.hub.http.messages import Request, Response
 from brickless.hub.http.router import Route, Service
-from brickless.hub.services.dashboard import MAX_ROWS, SESSION_LIFE_S, Dashboard, Row
+from brickless.hub.services.dashboard import Dashboard
+from brickless.hub.web.device_pages import DevicePages
+from brickless.hub.web.fleet_pages import FleetPages
+from brickless.hub.web.settings_pages import SettingsPages
+from brickless.hub.web.site import HEADERS, NO_STORE, Site, Visit
+from brickless.hub.web.use_cases import UseCases
 
-_SESSION = "brickless_session"
-_FORM = "brickless_form"
-_TICK_S = 5.0
-_MAX_FORM_BYTES = 8 * 1024
-_STATIC = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
-_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-_HEADERS = (
-    ("Content-Security-Policy", _POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-)
-_NO_STORE = ("Cache-Control", "no-store")
-
-Subscribe = Callable[[str], AbstractContextManager["asyncio.Queue[str | None]"]]
-
-
-def _cookies(request: Request) -> dict[str, str]:
-    try:
-        return {key: morsel.value for key, morsel in SimpleCookie(request.header("cookie") or "").items()}
-    except CookieError:
-        return {}
-
-
-def _cookie(request: Request, name: str, value: str, life_s: int) -> tuple[str, str]:
-    secure = "; Secure" if request.scheme == "https" else ""
-    return "Set-Cookie", f"{name}={value}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
+_BATCH = 500
 
 
 class Pages:
-    """Handlers of `/` and of what the page loads below `/dash-ui/`."""
+    """Handlers of `/` and of what lies below `/dash-ui/`."""
 
-    def __init__(self, dashboard: Dashboard, subscribed: Subscribe) -> None:
+    def __init__(
+        self,
+        dashboard: Dashboard,
+        use: UseCases,
+        bus: LocalEvents,
+        base_url: Callable[[Request], str],
+        *,
+        oidc: str = "",
+    ) -> None:
         self._dashboard = dashboard
-        self._subscribed = subscribed
-        self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("brickless.hub.web"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._bus = bus
+        self.site = site = Site(dashboard, oidc=oidc)
+        self._devices = DevicePages(site, use, base_url)
+        self._others = (FleetPages(site, use), SettingsPages(site, use, base_url))
 
-    def services(self) -> tuple[Service, ...]:
-        """The page itself, and its parts."""
+    def services(self, *more: Route) -> tuple[Service, ...]:
+        """The first page, and the others; `more` are other routes below `/dash-ui/`."""
+        front = self._devices.front()
+        first = (front, Route("HEAD", "", front.handler, public=True))
+        others = [route for pages in self._others for route in pages.routes()]
         parts = (
-            Route("POST", "sign-in", self.sign_in, public=True),
-            Route("POST", "sign-out", self.sign_out, public=True),
+            Route("POST", "sign-in", self.site.sign_in, public=True),
+            Route("POST", "sign-out", self.site.sign_out, public=True),
+            self.site.post("act", self.site.act),
             Route("GET", "events", self.events, public=True),
-            Route("GET", "static/{name}", self.static, public=True),
+            Route("GET", "static/{name}", self.site.static, public=True),
+            *self._devices.routes(),
+            *others,
+            *more,
         )
-        page = (Route("GET", "", self.page, public=True), Route("HEAD", "", self.page, public=True))
-        return Service("/", page, bearer=False), Service("/dash-ui/", parts, bearer=False)
-
-    # -- the page ----------------------------------------------------------------------------------------------------
-
-    async def page(self, request: Request) -> Response:
-        """GET /: the devices, or the form that signs in."""
-        account = await self._account(request)
-        if account is None:
-            return self._sign_in_form(request, "", 200)
-        rows = await self._dashboard.rows(account)
-        text = self._templates.get_template("devices.html").render(
-            account=account,
-            rows=rows,
-            max_rows=MAX_ROWS,
-            form_token=self._dashboard.form_token(self._form_cookie(request)),
-        )
-        return self._html(request, text)
-
-    async def _account(self, request: Request) -> Account | None:
-        session = _cookies(request).get(_SESSION, "")
-        return await self._dashboard.session(session) if session else None
-
-    @staticmethod
-    def _form_cookie(request: Request) -> str:
-        """The browser's form cookie; a new one is remembered on the request, so that page and cookie agree."""
-        found = _cookies(request).get(_FORM) or request.params.get(_FORM) or secrets.token_urlsafe(16)
-        request.params[_FORM] = found
-        return found
-
-    def _html(self, request: Request, text: str, *, status: int = 200) -> Response:
-        cookie = _cookie(request, _FORM, self._form_cookie(request), SESSION_LIFE_S)
-        return Response(
-            text.encode(),
-            status=status,
-            content_type="text/html; charset=utf-8",
-            headers=(*_HEADERS, _NO_STORE, cookie),
-        )
-
-    def _sign_in_form(self, request: Request, error: str, status: int, name: str = "") -> Response:
-        token = self._dashboard.form_token(self._form_cookie(request))
-        text = self._templates.get_template("sign_in.html").render(error=error, name=name, form_token=token)
-        return self._html(request, text, status=status)
-
-    # -- forms -------------------------------------------------------------------------------------------------------
-
-    async def _form(self, request: Request) -> dict[str, str]:
-        """The form's fields. Raises Forbidden for one that another site made or sent."""
-        origin = request.header("origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            raise Forbidden("The form was sent from another site")
-        fields = dict(parse_query(await request.body(_MAX_FORM_BYTES)))
-        self._dashboard.check_form(_cookies(request).get(_FORM, ""), fields.get("form", ""))
-        return fields
-
-    async def sign_in(self, request: Request) -> Response:
-        """POST sign-in."""
-        name = ""
-        try:
-            fields = await self._form(request)
-            name = fields.get("name", "")
-            session = await self._dashboard.sign_in(name, fields.get("password", ""), address=request.address)
-        except LoginFailed:
-            return self._sign_in_form(request, "Unknown name or wrong password.", 401, name)
-        except RateLimited as error:
-            again = f"Too many attempts. Try again in {error.retry_after_s} seconds."
-            return self._sign_in_form(request, again, 429, name)
-        except Refusal as error:
-            return self._sign_in_form(request, error.message, 403)
-        return self._see_page(_cookie(request, _SESSION, session, SESSION_LIFE_S))
-
-    async def sign_out(self, request: Request) -> Response:
-        """POST sign-out."""
-        try:
-            await self._form(request)
-        except Refusal as error:
-            return self._sign_in_form(request, error.message, 403)
-        return self._see_page(_cookie(request, _SESSION, "", 0))
-
-    @staticmethod
-    def _see_page(cookie: tuple[str, str]) -> Response:
-        return Response(
-            status=303,
-            content_type="text/html; charset=utf-8",
-            headers=(*_HEADERS, _NO_STORE, ("Location", "/"), cookie),
-        )
-
-    # -- what the page loads -----------------------------------------------------------------------------------------
-
-    async def static(self, request: Request) -> Response:
-        """GET static/{name}: one of two files."""
-        name = request.params["name"]
-        if name not in _STATIC:
-            raise NotFound("There is no such file")
-        data = files("brickless.hub.web").joinpath("static", name).read_bytes()
-        return Response(data, content_type=_STATIC[name], headers=(*_HEADERS, ("Cache-Control", "no-cache")))
+        return Service("/", first, bearer=False), Service("/dash-ui/", parts, bearer=False)
 
     async def events(self, request: Request) -> Response:
-        """GET events: rows as they change, and when devices called."""
-        account = await self._account(request)
-        if account is None:
+        """GET events: what changed, for pages that show it."""
+        visit = await self.site.visit(request)
+        if visit is None:
             raise Forbidden("Sign in first")
-        return Response(
-            self._stream(request, account), content_type="text/event-stream", headers=(*_HEADERS, _NO_STORE)
-        )
+        return Response(self._stream(request, visit), content_type="text/event-stream", headers=(*HEADERS, NO_STORE))
 
-    async def _stream(self, request: Request, account: Account) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, request: Request, visit: Visit) -> AsyncGenerator[bytes, None]:
         gone = asyncio.create_task(request.gone())
         try:
-            with self._subscribed(account.prn) as queue:
-                # What changed while nobody listened: the whole list once, then only what changes.
-                rows = await self._dashboard.rows(account)
-                known = {row.id for row in rows}
-                for row in rows:
-                    yield self._row_event(row)
-                async for event in self._changes(account, queue, gone, known):
-                    yield event
+            yield b"retry: 3000\n\n"
+            cursor = await self._dashboard.end_of_events()
+            with self._bus.following(visit.caller.account) as waiting:
+                while not self._bus.closed and not gone.done():
+                    waiting.clear()
+                    found = await self._dashboard.events_after(visit.caller, cursor, limit=_BATCH)
+                    if found is None:
+                        return
+                    for text in _changes(found):
+                        yield text
+                    cursor = found[-1].cursor if found else cursor
+                    if not found and not await woken(waiting, gone):
+                        yield b": nothing new\n\n"
         finally:
             gone.cancel()
 
-    async def _changes(
-        self, account: Account, queue: asyncio.Queue[str | None], gone: asyncio.Task[None], known: set[str]
-    ) -> AsyncGenerator[bytes, None]:
-        while True:
-            waiting = asyncio.create_task(queue.get())
-            done, _ = await asyncio.wait({waiting, gone}, timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
-            if waiting not in done:
-                waiting.cancel()
-            if gone in done:
-                return
-            if waiting not in done:
-                yield _event("seen", self._dashboard.seen_lately(known))
-                continue
-            changed = waiting.result()
-            if changed is None:
-                return
-            async for event in self._changed_rows(account, changed, known):
-                yield event
 
-    async def _changed_rows(self, account: Account, changed: str, known: set[str]) -> AsyncGenerator[bytes, None]:
-        rows = await self._dashboard.rows(account, changed or None)
-        if changed and not rows:
-            known.discard(changed)
-            yield _event("gone", {"id": changed})
-        for row in rows:
-            known.add(row.id)
-            yield self._row_event(row)
-
-    def _row_event(self, row: Row) -> bytes:
-        html = self._templates.get_template("row.html").render(row=row)
-        return _event("row", {"id": row.id, "html": html})
+def _changes(found: list[Event]) -> list[bytes]:
+    """What a page is told of events: the last of each thing and kind is enough for looking again."""
+    newest = {(event.kind, event.subject): event for event in found}
+    return [_change(event) for event in newest.values()]
 
 
-def _event(name: str, data: object) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+def _change(event: Event) -> bytes:
+    data = load_stored(event.data)
+    text = f"Revision {data.get('rev')}: {data.get('status')}" if event.kind == "step.progress" else ""
+    shown = json.dumps({"kind": event.kind, "subject": event.subject, "text": text})
+    return f"event: change\ndata: {shown}\n\n".encode()

@@ -1,81 +1,128 @@
-// Keeps the table live: rows arrive as rendered HTML over server-sent events, times are told anew every few seconds.
+// Keeps pages live: what the server rendered is fetched again when it tells of something that a region shows.
+// Without this script every page works and stands still.
 "use strict";
 
-const rows = document.getElementById("rows");
+const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const live = document.getElementById("live");
 const announce = document.getElementById("announce");
-const filter = document.getElementById("filter");
-const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+/** Two looks at the same page are at least this far apart, however much happens. */
+const REST_MS = 1000;
 
 function ago(ms) {
-  const seconds = Math.round((Date.now() - ms) / 1000);
-  if (seconds < 10) return "now";
-  if (seconds < 60) return words.format(-seconds, "second");
-  if (seconds < 3600) return words.format(-Math.round(seconds / 60), "minute");
-  if (seconds < 86400) return words.format(-Math.round(seconds / 3600), "hour");
-  return words.format(-Math.round(seconds / 86400), "day");
+  const seconds = Math.round((ms - Date.now()) / 1000);
+  if (Math.abs(seconds) < 10) return "now";
+  const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size);
+  return words.format(Math.round(seconds / size), unit);
 }
 
-function tellTime(time) {
-  const ms = Number(time.dataset.ms);
-  if (!ms) return;
-  time.textContent = ago(ms);
-  time.dateTime = new Date(ms).toISOString();
-  time.title = new Date(ms).toLocaleString();
-}
-
-function applyFilter() {
-  const wanted = filter.value.trim().toLowerCase();
-  for (const row of rows.children) row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
-}
-
-function place(row) {
-  const nick = row.querySelector(".nick").textContent;
-  const after = [...rows.children].find((other) => other.querySelector(".nick").textContent > nick);
-  rows.insertBefore(row, after ?? null);
-}
-
-function showRow({ id, html }) {
-  const template = document.createElement("template");
-  template.innerHTML = html;
-  const row = template.content.firstElementChild;
-  const old = document.getElementById(`d-${id}`);
-  tellTime(row.querySelector("time"));
-  if (old && old.dataset.status === row.dataset.status && old.textContent === row.textContent) return;
-  const nick = row.querySelector(".nick").textContent;
-  if (!old || old.dataset.status !== row.dataset.status) announce.textContent = `${nick}: ${row.dataset.status || "claimed"}`;
-  if (old && old.querySelector(".nick").textContent === nick) old.replaceWith(row);
-  else {
-    old?.remove();
-    place(row);
+function tellTimes(root) {
+  for (const time of root.querySelectorAll("time[data-ms]")) {
+    const moment = new Date(Number(time.dataset.ms));
+    time.textContent = "clock" in time.dataset ? moment.toLocaleString() : ago(moment.getTime());
+    time.title = moment.toLocaleString();
   }
-  row.classList.add("fresh");
-  document.getElementById("none").hidden = true;
-  applyFilter();
 }
 
-function connect() {
-  const source = new EventSource("/dash-ui/events");
-  source.addEventListener("open", () => {
-    live.textContent = "live";
-    live.classList.add("on");
-  });
+/** Replaces a region's content, unless a person is in the middle of something there. */
+function replace(region, content) {
+  if (region.contains(document.activeElement) && document.activeElement !== region) return;
+  if (region.querySelector(":popover-open")) return;
+  if (region.dataset.shown === content) return;
+  const before = region.textContent;
+  const atEnd = region.scrollTop + region.clientHeight >= region.scrollHeight - 8;
+  region.innerHTML = content;
+  region.dataset.shown = content;
+  tellTimes(region);
+  if (region.getAttribute("role") === "log" && atEnd) region.scrollTop = region.scrollHeight;
+  if (before !== region.textContent && !region.hasAttribute("data-poll")) {
+    region.classList.remove("fresh");
+    void region.offsetWidth;
+    region.classList.add("fresh");
+  }
+}
+
+async function fetched(address) {
+  const answer = await fetch(address, { headers: { Accept: "text/html" } });
+  if (!answer.ok) throw new Error(`the hub answered ${answer.status}`);
+  return answer.text();
+}
+
+async function refresh(regions) {
+  const page = new DOMParser().parseFromString(await fetched(location.href), "text/html");
+  for (const region of regions) {
+    const now = page.getElementById(region.id);
+    if (now) replace(region, now.innerHTML);
+  }
+}
+
+const stale = new Set();
+let resting = false;
+
+async function look() {
+  if (resting || stale.size === 0) return;
+  resting = true;
+  const regions = [...stale];
+  stale.clear();
+  try {
+    await refresh(regions);
+  } catch (error) {
+    say(`not live: ${error.message}`, false);
+  }
+  setTimeout(() => {
+    resting = false;
+    look();
+  }, REST_MS);
+}
+
+function wants(region, kind, subject) {
+  if (region.dataset.subject && region.dataset.subject !== subject) return false;
+  return region.dataset.live.split(" ").some((one) => one === "*" || one === kind || (one.endsWith(".*") && kind.startsWith(one.slice(0, -1))));
+}
+
+function happened(kind, subject) {
+  for (const region of document.querySelectorAll("[data-live]")) if (wants(region, kind, subject)) stale.add(region);
+  look();
+}
+
+function say(text, on) {
+  if (!live) return;
+  live.textContent = text;
+  live.classList.toggle("on", on);
+}
+
+function connect(address) {
+  const source = new EventSource(address);
+  source.addEventListener("open", () => say("live", true));
   source.addEventListener("error", () => {
-    live.textContent = "connection lost, trying again";
-    live.classList.remove("on");
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+    say("connection lost, trying again", false);
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000, address);
   });
-  source.addEventListener("row", (event) => showRow(JSON.parse(event.data)));
-  source.addEventListener("gone", (event) => document.getElementById(`d-${JSON.parse(event.data).id}`)?.remove());
-  source.addEventListener("seen", (event) => {
-    for (const [id, ms] of Object.entries(JSON.parse(event.data))) {
-      const time = document.querySelector(`#d-${id} time`);
-      if (time) time.dataset.ms = ms;
-    }
-    document.querySelectorAll("#rows time").forEach(tellTime);
+  source.addEventListener("change", (event) => {
+    const { kind, subject, text } = JSON.parse(event.data);
+    if (text && document.querySelector(`[data-subject="${CSS.escape(subject)}"]`)) announce.textContent = text;
+    happened(kind, subject);
   });
 }
 
-document.querySelectorAll("#rows time").forEach(tellTime);
-filter.addEventListener("input", applyFilter);
-connect();
+async function poll(region) {
+  try {
+    if (!document.hidden) {
+      if (region.dataset.src) replace(region, await fetched(region.dataset.src));
+      else await refresh([region]);
+    }
+  } catch (error) {
+    say(`not live: ${error.message}`, false);
+  }
+  setTimeout(poll, Number(region.dataset.poll), region);
+}
+
+tellTimes(document);
+setInterval(tellTimes, 10000, document);
+for (const region of document.querySelectorAll("[data-poll]")) {
+  region.scrollTop = region.scrollHeight;
+  poll(region);
+}
+if (document.body.dataset.events) connect(document.body.dataset.events);
+const invited = document.getElementById("token");
+if (invited && location.hash.length > 1) invited.value = decodeURIComponent(location.hash.slice(1));
