@@ -34,20 +34,22 @@ from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
 from brickless.hub.services.ports import (
     Accounts,
     ApiTokens,
-    AuditEntries,
     Devices,
-    EventStream,
-    Identities,
     JoinTokens,
     Logs,
     Objects,
-    Organisations,
-    Overview,
     Session,
     Trails,
-    Webhooks,
 )
 from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
+from brickless.hub.services.ports_operators import (
+    AuditEntries,
+    EventStream,
+    Identities,
+    Organisations,
+    Overview,
+    Webhooks,
+)
 
 _READERS = 4
 _CHANGING = frozenset({"INSERT", "UPDATE", "DELETE"})

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 
-from brickless.hub.adapters.bus import LocalEvents
 from brickless.hub.domain import access, events
 from brickless.hub.domain.audit import Entry
 from brickless.hub.domain.errors import Forbidden
@@ -18,6 +17,7 @@ from brickless.hub.http.messages import Request, Response, ok
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.audit import AuditLog
 from brickless.hub.services.parts import Parts
+from brickless.hub.services.ports_operators import Bus
 
 _MAX_PAGE = 500
 _BATCH = 200
@@ -70,7 +70,7 @@ class AuditRoutes:
 class EventRoutes:
     """Handler of /events."""
 
-    def __init__(self, parts: Parts, bus: LocalEvents) -> None:
+    def __init__(self, parts: Parts, bus: Bus) -> None:
         self._parts = parts
         self._bus = bus
 

@@ -18,7 +18,8 @@ from brickless.hub.domain.values import Identity
 from brickless.hub.domain.webhooks import DELIVERED, FAILED, PENDING, Delivery, Webhook
 from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
-from brickless.hub.services.ports import Courier, Session
+from brickless.hub.services.ports import Session
+from brickless.hub.services.ports_operators import Courier
 
 MAX_WEBHOOKS = 20
 _BATCH = 100

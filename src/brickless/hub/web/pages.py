@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 
-from brickless.hub.adapters.bus import LocalEvents
 from brickless.hub.domain.errors import Forbidden
 from brickless.hub.domain.events import Event
 from brickless.hub.domain.jsontext import load_stored
@@ -14,6 +13,7 @@ from brickless.hub.http.audit import woken
 from brickless.hub.http.messages import Request, Response
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.dashboard import Dashboard
+from brickless.hub.services.ports_operators import Bus
 from brickless.hub.web.device_pages import DevicePages
 from brickless.hub.web.fleet_pages import FleetPages
 from brickless.hub.web.settings_pages import SettingsPages
@@ -30,7 +30,7 @@ class Pages:
         self,
         dashboard: Dashboard,
         use: UseCases,
-        bus: LocalEvents,
+        bus: Bus,
         base_url: Callable[[Request], str],
         *,
         oidc: str = "",
