@@ -218,10 +218,6 @@ class Hub:
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
         router.add(LogRoutes(self.parts, self.logs).service())
-        router.add(AuditRoutes(AuditLog(self.parts)).service())
-        router.add(WebhookRoutes(self.webhooks).service())
-        router.add(EventRoutes(self.parts, self.events).service())
-        router.add(OrganisationRoutes(self.organisations, self.auth, base_url).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
         changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)
         tokens = TokenRoutes(ApiTokens(self.parts))
@@ -234,11 +230,20 @@ class Hub:
             AppRoutes(Apps(self.parts)).service(),
             SubscriptionRoutes(Subscriptions(self.parts)).service(),
             *changes.services(),
-            fleet_service(FleetRoutes(self.fleets), RolloutRoutes(self.rollouts)),
+            *self._for_operators(base_url),
             page_parts,
         ):
             router.add(service)
         return application
+
+    def _for_operators(self, base_url: Callable[[Request], str]) -> tuple[Service, ...]:
+        return (
+            AuditRoutes(AuditLog(self.parts)).service(),
+            WebhookRoutes(self.webhooks).service(),
+            EventRoutes(self.parts, self.events).service(),
+            OrganisationRoutes(self.organisations, self.auth, base_url).service(),
+            fleet_service(FleetRoutes(self.fleets), RolloutRoutes(self.rollouts)),
+        )
 
     def _use_cases(self) -> UseCases:
         return UseCases(
