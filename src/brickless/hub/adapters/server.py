@@ -172,22 +172,6 @@ def _make(
     return _Server(config), sock, f"{'https' if tls else 'http'}://{shown}:{sock.getsockname()[1]}"
 
 
-class _Draining:
-    """The application, saying `Connection: close` in every answer once the hub stops."""
-
-    def __init__(self, application: Any) -> None:
-        self._application = application
-        self.stopping = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def closing(message: Any) -> None:
-            if self.stopping and message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
-
-        await self._application(scope, receive, closing)
-
-
 def _kept(sockets: list[socket.socket]) -> list[int]:
     """Descriptors of the listening sockets that live on when the servers close theirs."""
     kept = [os.dup(sock.fileno()) for sock in sockets]
@@ -213,21 +197,22 @@ async def serve_application(
     `inherited` are the listening sockets of the process image before this one. Returns those for the next one after a
     SIGHUP, nothing when this is the end.
     """
-    draining = _Draining(application)
-    made = [_make(draining, host, port, None, inherited[:1], trusted_proxies)]
+    made = [_make(application, host, port, None, inherited[:1], trusted_proxies)]
     if tls is not None:
-        made.append(_make(draining, host, tls.port, tls, inherited[1:2], trusted_proxies))
+        made.append(_make(application, host, tls.port, tls, inherited[1:2], trusted_proxies))
     servers = [server for server, _, _ in made]
     kept: list[int] = []
 
     def stop() -> None:
-        draining.stopping = True
         stopping()
         for server in servers:
+            if not server.should_exit:
+                # In place: requests under way hold this very list.
+                server.server_state.default_headers.append((b"connection", b"close"))
             server.should_exit = True
 
     def restart() -> None:
-        if not kept and not draining.stopping:
+        if not any(server.should_exit for server in servers):
             kept.extend(_kept([sock for _, sock, _ in made]))
         stop()
 

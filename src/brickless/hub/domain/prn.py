@@ -10,6 +10,7 @@ from brickless.hub.domain.errors import Malformed
 DEFAULT_DOMAIN = "api.pantahub.com"
 ID_PATTERN = re.compile(r"[0-9a-f]{24}\Z")
 ANONYMOUS = "prn:pantahub.com:auth:/anon"
+DEVICE_PREFIX = "prn:::devices:/"
 _APIS = "prn:pantahub.com:apis:/"
 
 
@@ -73,7 +74,7 @@ def session(record_id: str) -> str:
 
 def device(record_id: str) -> str:
     """PRN of a device."""
-    return f"prn:::devices:/{record_id}"
+    return DEVICE_PREFIX + record_id
 
 
 def join_token(record_id: str) -> str:
@@ -104,7 +105,6 @@ def is_app(text: str) -> bool:
 
 def device_id(text: str) -> str | None:
     """The id in a device's PRN, None when `text` is anything else."""
-    prefix = "prn:::devices:/"
-    if not text.startswith(prefix) or not is_id(text[len(prefix) :]):
+    if not text.startswith(DEVICE_PREFIX) or not is_id(text[len(DEVICE_PREFIX) :]):
         return None
-    return text[len(prefix) :]
+    return text[len(DEVICE_PREFIX) :]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from brickless.hub.domain import access, scopes
 from brickless.hub.domain.errors import Refusal, Unauthenticated
-from brickless.hub.domain.prn import device_id
+from brickless.hub.domain.prn import DEVICE_PREFIX
 from brickless.hub.domain.values import Identity
 from brickless.hub.http import errors
 from brickless.hub.http.messages import ClientGone, Receive, Request, Response, Send
@@ -41,10 +41,10 @@ class Bearers:
 
     def identity(self, request: Request) -> Identity | None:
         """Who calls; None without an Authorization header. Raises Unauthenticated for one that is no valid bearer."""
-        header = request.header("authorization")
+        header = request.headers.get(b"authorization")
         if header is None:
             return None
-        scheme, _, token = header.partition(" ")
+        scheme, _, token = header.decode("latin-1").partition(" ")
         if scheme != "Bearer" or not token:
             raise Unauthenticated
         request.token = token
@@ -186,9 +186,7 @@ class Application:
 
     def _note_presence(self, request: Request, identity: Identity) -> None:
         if identity.is_device:
-            name = device_id(identity.prn)
-            if name is not None:
-                self._presence.seen(name, request.address)
+            self._presence.seen(identity.prn.removeprefix(DEVICE_PREFIX), request.address)
 
     @staticmethod
     def _redirect(request: Request, clean: str) -> Response:
@@ -199,8 +197,10 @@ class Application:
 
     @staticmethod
     def _preflight(request: Request, service: Service) -> Response | None:
+        if request.method != "OPTIONS":
+            return None
         method = request.header("access-control-request-method")
-        if request.method != "OPTIONS" or request.header("origin") is None or method is None:
+        if request.header("origin") is None or method is None:
             return None
         wanted = [name.strip().lower() for name in (request.header("access-control-request-headers") or "").split(",")]
         if method.upper() not in service.methods or not service.headers.issuperset(filter(None, wanted)):
@@ -229,19 +229,21 @@ class Application:
     async def _send(
         self, request: Request, response: Response, service: Service | None, send: Send, started_s: float
     ) -> None:
+        elapsed_s = time.perf_counter() - started_s
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"x-powered-by", b"go-json-rest"),
-            (b"x-runtime", f"{time.perf_counter() - started_s:.6f}".encode()),
+            (b"x-runtime", b"%.6f" % elapsed_s),
         ]
         if service is not None and service.canonical:
             headers.append((b"phjsonformat", b"gibson042-canonicaljson"))
         length = len(response.body) if isinstance(response.body, bytes) else response.length
         if length is not None:
-            headers.append((b"content-length", str(length).encode()))
-        headers.extend((name.lower().encode(), value.encode("latin-1")) for name, value in response.headers)
-        headers.extend(self._cors(request))
-        elapsed_s = time.perf_counter() - started_s
+            headers.append((b"content-length", b"%d" % length))
+        if response.headers:
+            headers.extend((name.lower().encode(), value.encode("latin-1")) for name, value in response.headers)
+        if b"origin" in request.headers:
+            headers.extend(self._cors(request))
         self._metrics.observe(request.method, request.route or "none", response.status, elapsed_s)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if isinstance(response.body, bytes):

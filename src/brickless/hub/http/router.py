@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from brickless.hub.http.messages import Handler, Request
@@ -57,43 +58,59 @@ class Service:
     bearer: bool = True
     methods: tuple[str, ...] = COMMON_METHODS
     headers: frozenset[str] = COMMON_HEADERS
-    _by_length: dict[int, list[Route]] = field(default_factory=dict)
+    _patterns: dict[tuple[str, int], list[_Pattern]] = field(default_factory=dict)
+    _lengths: dict[int, list[_Pattern]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for route in self.routes:
-            self._by_length.setdefault(len(route.segments), []).append(route)
-        for routes in self._by_length.values():
-            routes.sort(key=lambda route: sum(segment.startswith("{") for segment in route.segments))
+            pattern = _pattern(route)
+            self._patterns.setdefault((route.method, len(route.segments)), []).append(pattern)
+            self._lengths.setdefault(len(route.segments), []).append(pattern)
+        for patterns in self._patterns.values():
+            patterns.sort(key=lambda pattern: len(pattern.names))
 
     def match(self, method: str, rest: str) -> tuple[Route | None, dict[str, str], bool]:
         """The route for what follows the prefix, its parameters, and whether any method knows the path."""
-        segments = tuple(rest.split("/")) if rest else ()
-        known = False
-        for route in self._by_length.get(len(segments), ()):
-            params = _params(route.segments, segments)
-            if params is None:
-                continue
-            known = True
-            if route.method == method:
-                return route, params, True
+        segments = rest.split("/") if rest else []
+        for pattern in self._patterns.get((method, len(segments)), ()):
+            params = _params(pattern, segments)
+            if params is not None:
+                return pattern.route, params, True
+        known = any(_params(pattern, segments) is not None for pattern in self._lengths.get(len(segments), ()))
         return None, {}, known
 
 
-def _params(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
-    params: dict[str, str] = {}
-    for wanted, segment in zip(pattern, segments, strict=True):
-        if wanted.startswith("{"):
-            if not segment:
-                return None
-            params[wanted[1:-1]] = _decoded(segment)
-        elif wanted != segment:
+class _Pattern(NamedTuple):
+    """A route taken apart, once: which segments must be what, and which are parameters."""
+
+    route: Route
+    literals: tuple[tuple[int, str], ...]
+    names: tuple[tuple[int, str], ...]
+
+
+def _pattern(route: Route) -> _Pattern:
+    numbered = tuple(enumerate(route.segments))
+    return _Pattern(
+        route,
+        tuple((number, text) for number, text in numbered if not text.startswith("{")),
+        tuple((number, text[1:-1]) for number, text in numbered if text.startswith("{")),
+    )
+
+
+def _params(pattern: _Pattern, segments: Sequence[str]) -> dict[str, str] | None:
+    for number, text in pattern.literals:
+        if segments[number] != text:
             return None
+    params = {}
+    for number, name in pattern.names:
+        segment = segments[number]
+        if not segment:
+            return None
+        params[name] = _decoded(segment) if "%" in segment else segment
     return params
 
 
 def _decoded(segment: str) -> str:
-    if "%" not in segment:
-        return segment
     return "%2F".join(unquote(part, errors="replace") for part in segment.replace("%2f", "%2F").split("%2F"))
 
 

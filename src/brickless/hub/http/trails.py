@@ -12,7 +12,7 @@ from brickless.hub.domain.errors import Malformed, NotFound
 from brickless.hub.domain.filters import WHOLE, page_number, parse_fields, parse_status
 from brickless.hub.domain.jsontext import Raw, Value, text_field
 from brickless.hub.domain.objects import parse_request
-from brickless.hub.domain.prn import device_id
+from brickless.hub.domain.prn import DEVICE_PREFIX
 from brickless.hub.domain.state import CheckedState, check, parse_body
 from brickless.hub.domain.values import Summary
 from brickless.hub.http import encoding
@@ -165,7 +165,7 @@ class TrailRoutes:
     async def steps(self, request: Request) -> Response:
         """GET /trails/{id}/steps. The idle poll of a device is answered from memory."""
         trail_id, caller = request.params["id"], request.caller
-        polling = caller.is_device and device_id(caller.prn) == trail_id
+        polling = caller.is_device and caller.prn == DEVICE_PREFIX + trail_id
         variant = request.query_string.decode("latin-1")
         if polling:
             remembered = self._parts.polls.get(trail_id, _STEPS, variant)
