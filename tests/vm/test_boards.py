@@ -20,7 +20,6 @@ from brickless.main.lab import Lab
 ATTEMPTS = 2
 WATCHDOG_S = 40
 ALL = os.environ.get("BRICKLESS_BOARDS") == "all"
-everything = pytest.mark.skipif(not ALL, reason="sampled: `make test-boards` runs it")
 OPTIONS = Options(
     max_attempts=ATTEMPTS,
     watchdog_s=WATCHDOG_S,
@@ -40,12 +39,15 @@ def pc(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoardLab]
 
 @pytest.fixture(scope="module")
 def arm64(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoardLab]:
-    """An arm64 board with U-Boot, shared likewise."""
-    with BoardLab(lab, "virt-arm64", tmp_path_factory.mktemp("boards") / "arm64", OPTIONS) as one:
+    """An arm64 board with U-Boot whose environment lies on FAT, shared likewise."""
+    with BoardLab(
+        lab, "virt-arm64", tmp_path_factory.mktemp("boards") / "arm64", OPTIONS._replace(environment_on_boot=True)
+    ) as one:
         yield one
 
 
 Say = Callable[[str], None]
+Scenario = Callable[[BoardLab, Say], None]
 
 
 def kernel_of(board: BoardLab) -> str:
@@ -84,41 +86,60 @@ def fails(board: BoardLab, fault: Fault, words: str, say: Say) -> None:
     came_back(board, outcome, ATTEMPTS, say)
 
 
+def back_from_a_kernel_panic(board: BoardLab, say: Say) -> None:
+    fails(board, Fault.PANIC, "Kernel panic - not syncing", say)
+
+
+def back_from_a_hang_of_pid_1(board: BoardLab, say: Say) -> None:
+    fails(board, Fault.HANG_PID1, "PID 1 hangs on purpose", say)
+
+
+def back_from_a_kernel_that_hangs_before_pid_1(board: BoardLab, say: Say) -> None:
+    fails(board, Fault.HANG_EARLY, "", say)
+
+
+def back_from_a_runtime_that_exits(board: BoardLab, say: Say) -> None:
+    fails(board, Fault.EXIT, "this runtime exits on purpose", say)
+
+
+def back_from_containers_that_never_reach_their_goal(board: BoardLab, say: Say) -> None:
+    outcome = board.update(board.bsp(build="stuck"), "a container gets stuck", stuck=True)
+    # The runtime saw it fail and told the bootloader: one attempt is proof enough.
+    came_back(board, outcome, 1, say)
+
+
+def back_when_the_hub_cannot_be_reached_after_the_update(board: BoardLab, say: Say) -> None:
+    outcome = board.update(board.bsp(build="lost", site=board.wrong_site()), "trusts another hub")
+    came_back(board, outcome, 1, say)
+
+
+# The first is what the others come back to: another kernel than theirs.
+ON_PC = (
+    committed,
+    back_from_a_kernel_panic,
+    back_from_a_hang_of_pid_1,
+    back_from_a_kernel_that_hangs_before_pid_1,
+    back_from_a_runtime_that_exits,
+    back_from_containers_that_never_reach_their_goal,
+    back_when_the_hub_cannot_be_reached_after_the_update,
+)
+# Nothing on that board resets a kernel that hangs: neither U-Boot nor the cloud kernels have a watchdog for it.
+ON_ARM64 = tuple(one for one in ON_PC if one is not back_from_a_kernel_that_hangs_before_pid_1)
+SAMPLED = (committed, back_from_a_kernel_panic, back_from_a_hang_of_pid_1)
+
+
+def scenarios(of: tuple[Scenario, ...], sampled: tuple[Scenario, ...]) -> pytest.MarkDecorator:
+    """All of a board's, or in CI the sampled ones."""
+    return pytest.mark.parametrize("scenario", of if ALL else sampled, ids=lambda one: one.__name__)
+
+
 @pytest.mark.needs("qemu", "grub")
-class TestPc:
-    """x86_64, GRUB, an i6300esb watchdog."""
-
-    def test_another_kernel_is_tried_and_committed(self, pc: BoardLab, say: Say) -> None:
-        committed(pc, say)
-
-    def test_back_from_a_kernel_panic(self, pc: BoardLab, say: Say) -> None:
-        fails(pc, Fault.PANIC, "Kernel panic - not syncing", say)
-
-    def test_back_from_a_hang_of_pid_1(self, pc: BoardLab, say: Say) -> None:
-        fails(pc, Fault.HANG_PID1, "PID 1 hangs on purpose", say)
-
-    def test_back_from_a_kernel_that_hangs_before_pid_1(self, pc: BoardLab, say: Say) -> None:
-        fails(pc, Fault.HANG_EARLY, "", say)
-
-    def test_back_from_a_runtime_that_exits(self, pc: BoardLab, say: Say) -> None:
-        fails(pc, Fault.EXIT, "this runtime exits on purpose", say)
-
-    def test_back_from_containers_that_never_reach_their_goal(self, pc: BoardLab, say: Say) -> None:
-        outcome = pc.update(pc.bsp(build="stuck"), "a container gets stuck", stuck=True)
-        # The runtime saw it fail and told the bootloader: one attempt is proof enough.
-        came_back(pc, outcome, 1, say)
-
-    def test_back_when_the_hub_cannot_be_reached_after_the_update(self, pc: BoardLab, say: Say) -> None:
-        outcome = pc.update(pc.bsp(build="lost", site=pc.wrong_site()), "trusts another hub")
-        came_back(pc, outcome, 1, say)
+@scenarios(ON_PC, SAMPLED)
+def test_pc(pc: BoardLab, scenario: Scenario, say: Say) -> None:
+    scenario(pc, say)
 
 
 @pytest.mark.needs("qemu-arm64")
-class TestArm64:
-    """arm64, U-Boot."""
-
-    def test_another_kernel_is_tried_and_committed(self, arm64: BoardLab, say: Say) -> None:
-        committed(arm64, say)
-
-    def test_back_from_a_kernel_panic(self, arm64: BoardLab, say: Say) -> None:
-        fails(arm64, Fault.PANIC, "Kernel panic - not syncing", say)
+@scenarios(ON_ARM64, SAMPLED[:2])
+def test_arm64(arm64: BoardLab, scenario: Scenario, say: Say) -> None:
+    scenario(arm64, say)

@@ -38,7 +38,10 @@ UBOOT_PACKAGE = "u-boot-qemu"
 
 
 class Board(NamedTuple):
-    """A board: `kernel` and `update` are two real kernels of Debian's; `watchdog` names its driver where it has one."""
+    """A board: `kernel` and `update` are two real kernels of Debian's, `watchdog` is the driver of its watchdog.
+
+    `tree` are the emulator's arguments whose device tree revisions bring; without, the board's firmware has one.
+    """
 
     name: str
     title: str
@@ -47,12 +50,13 @@ class Board(NamedTuple):
     console: str
     kernel: str
     update: str
-    watchdog: str = ""
+    watchdog: str
+    tree: tuple[str, ...] = ()
 
     @property
     def modules(self) -> tuple[str, ...]:
         """What its kernels load at boot; the hardware's watchdog comes before the software's."""
-        return (self.watchdog, *MODULES) if self.watchdog else MODULES
+        return MODULES if self.watchdog in MODULES else (self.watchdog, *MODULES)
 
 
 BOARDS = {
@@ -76,6 +80,8 @@ BOARDS = {
             "ttyAMA0",
             "linux-image-cloud-arm64",
             "linux-image-6.12-cloud-arm64",
+            "softdog",
+            ("-cpu", "cortex-a53", "-smp", "1", "-m", "512"),
         ),
     )
 }
@@ -111,7 +117,8 @@ def pack(
     unpacked_kernel = packs.kernel(folder, kernel or of.kernel, of.arch)
     archive = packs.modules_archive(folder, unpacked_kernel, of.modules)
     image = unpacked_kernel.image if of.arch == AMD64 else compressed(folder, unpacked_kernel.image)
-    return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons))
+    tree = device_tree(folder, of.tree) if of.tree else None
+    return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons), tree)
 
 
 def compressed(folder: Path, kernel: Path) -> Path:
@@ -172,9 +179,7 @@ def grub_environment(values: Mapping[str, str] = ENVIRONMENT) -> bytes:
 
 def command_line(of: Board, options: Options) -> str:
     """The kernel's command line, without what the boot script adds."""
-    words = [f"console={of.console}", COMMON, f"PV_BOOTLOADER_TYPE={of.bootloader}"]
-    if of.watchdog:
-        words.append("PV_WDT_MODE=always")
+    words = [f"console={of.console}", COMMON, f"PV_BOOTLOADER_TYPE={of.bootloader}", "PV_WDT_MODE=always"]
     if options.environment_on_boot:
         words.append(f"PV_BOOTLOADER_ENV=fat:{BOOT_DEVICE}:{ENVIRONMENT_FILE}")
     return " ".join([*words, options.command_line] if options.command_line else words)

@@ -46,8 +46,9 @@ class Firmware:
     def select(self) -> Selected:
         """Decide what to boot now, remember the attempt, load the files.
 
-        A revision on trial whose files cannot be loaded has used up its attempt, as with a real bootloader. Raises
-        `TwinError` when even the committed revision cannot be loaded: such a board is a brick.
+        A revision on trial whose files cannot be loaded has used up its attempt, as with a real bootloader. When the
+        committed one cannot be loaded the one before it is, then the factory's. Raises `TwinError` when none can: such
+        a board is a brick.
         """
         self.work.mkdir(parents=True, exist_ok=True)
         view = self.work / "view.img"
@@ -70,6 +71,10 @@ class Firmware:
             fault = f"revision {choice.rev} has no kernel or initramfs on the disk"
             if not choice.attempt:
                 break
+        for rev in dict.fromkeys((environment.get("pv_prev") or bootenv.FACTORY, bootenv.FACTORY)):
+            boot = self._load(view, rev, environment.get("pv_try", ""))
+            if boot is not None:
+                return Selected(boot, rev, 0, True)
         raise TwinError(f"nothing to boot: {fault}", context=str(self.image))
 
     def trying(self) -> str:

@@ -88,8 +88,19 @@ def test_a_trial_without_files_has_used_up_its_attempt(firmware: Firmware) -> No
     assert (selected.rev, selected.fell_back) == ("0", True)
 
 
+def test_who_cannot_be_loaded_is_followed_by_the_one_before_and_the_factory(firmware: Firmware) -> None:
+    environment(firmware, pv_rev="8", pv_try="", pv_prev="7")
+    assert firmware.select().rev == "0"
+    bootable(firmware, "7")
+    selected = firmware.select()
+    assert (selected.rev, selected.fell_back) == ("7", True)
+
+
 def test_a_board_with_nothing_to_boot_says_so(firmware: Firmware) -> None:
     environment(firmware, pv_rev="8", pv_try="")
+    process.run(
+        ["debugfs", "-w", "-R", "rm trails/0/.pv/pv-kernel.img", str(firmware.image)], purpose="breaking", timeout_s=60
+    )
     with pytest.raises(TwinError, match="nothing to boot: revision 8 has no kernel"):
         firmware.select()
 
