@@ -227,7 +227,7 @@ class SqlMembers:
         )
         return await self._all(select(_members).where(*where).limit(limit))
 
-    async def elsewhere(self, rollout_id: str, device_ids: Iterable[str]) -> list[Member]:
+    async def elsewhere(self, rollout_id: str, device_ids: Iterable[str], *, since_ms: int) -> list[Member]:
         """See `services.fleet_ports.Members.elsewhere`."""
         found: list[Member] = []
         joined = _members.join(_rollouts, _rollouts.c.id == _members.c.rollout_id)
@@ -236,7 +236,7 @@ class SqlMembers:
             statement = statement.where(
                 _members.c.device_id.in_(batch),
                 _members.c.rollout_id != rollout_id,
-                or_(_members.c.busy.is_(True), not_(_rollouts.c.closed)),
+                or_(_members.c.busy.is_(True), not_(_rollouts.c.closed), _rollouts.c.modified_ms >= since_ms),
             )
             found += await self._all(statement)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, String, and_, cast, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, String, and_, case, cast, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -160,7 +160,9 @@ class SqlTrails:
             return await self._update_step(trail_id, rev, **values)
         done = await self._update_step(trail_id, rev, progress_ms=progress_ms, **values)
         if done:
-            reached = {"done_rev": rev} if status in progress_words.REACHED else {}
+            # A report of an older revision that comes late, or twice, takes nothing back.
+            newest = case((tables.trails.c.done_rev < rev, rev), else_=tables.trails.c.done_rev)
+            reached: dict[str, Any] = {"done_rev": newest} if status in progress_words.REACHED else {}
             await self._connection.execute(
                 update(tables.trails).where(tables.trails.c.id == trail_id).values(reported_rev=rev, **reached)
             )

@@ -178,8 +178,8 @@ class Members(Protocol):
     async def took(self, rollout_id: str, now_ms: int, limit: int) -> list[Member]:
         """Members that have, or may come to have, the release's parts, and may be sent back now."""
 
-    async def elsewhere(self, rollout_id: str, device_ids: Iterable[str]) -> list[Member]:
-        """What these devices are in other rollouts that are not closed, and wherever they are busy."""
+    async def elsewhere(self, rollout_id: str, device_ids: Iterable[str], *, since_ms: int) -> list[Member]:
+        """What these devices are in other rollouts that are not closed or were closed since then; and where busy."""
 
 
 class FleetTrails(Protocol):

@@ -115,7 +115,8 @@ class Posting:
         ids = [member.device_id for member in members]
         heads = await session.fleet_trails.heads(ids)
         others: dict[str, list[Member]] = {}
-        for one in await session.members.elsewhere(rollout.id, ids):
+        # A rollout that overlapped with this one in time counts although it is over; an older one is the device's own.
+        for one in await session.members.elsewhere(rollout.id, ids, since_ms=rollout.created_ms):
             others.setdefault(one.device_id, []).append(one)
         wanted = {one.rollout_id for found in others.values() for one in found}
         rollouts = {one.id: one for one in await session.fleets.open_rollouts(rollout.owner) if one.id in wanted}
