@@ -206,6 +206,15 @@ def hub(arguments: tuple[str, ...]) -> None:
     sys.exit(run_hub(list(arguments)))
 
 
+@brickless.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def fleet(arguments: tuple[str, ...]) -> None:
+    """Labels, releases and rollouts of a hub's devices: `brickless fleet --help`."""
+    from brickless.main.fleet import fleet as commands
+
+    commands.main(list(arguments), prog_name="brickless fleet")
+
+
 def _tell(cache: Path, state: Path, verbose: bool, *, stay: bool) -> None:
     from brickless.main.talk import Talk
     from brickless.main.up import Interrupted, interruptible, run

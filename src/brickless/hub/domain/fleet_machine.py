@@ -50,6 +50,8 @@ class Event(StrEnum):
     GO_BACK = "go-back"
     #: It has none of the release's parts, so there is nothing to bring back.
     WENT_BACK = "went-back"
+    #: The way back failed, and is tried again.
+    TRY_AGAIN = "try-again"
     #: Its own state with its former parts is none that it would run.
     NO_WAY_BACK = "no-way-back"
 
@@ -103,7 +105,13 @@ TABLE: dict[MemberState, dict[Event, MemberState]] = {
         E.LAPSE: S.SILENT,
         E.SUPERSEDE: S.SUPERSEDED,
     },
-    S.GOING_BACK: {E.DONE: S.GONE_BACK, E.FAILED: S.STUCK, E.LAPSE: S.STUCK, E.SUPERSEDE: S.SUPERSEDED},
+    S.GOING_BACK: {
+        E.DONE: S.GONE_BACK,
+        E.FAILED: S.STUCK,
+        E.TRY_AGAIN: S.UPDATED,
+        E.LAPSE: S.STUCK,
+        E.SUPERSEDE: S.SUPERSEDED,
+    },
     # What follows is final by itself; only news from the device, or a person, moves it on.
     S.UPDATED: {E.GO_BACK: S.GOING_BACK, E.WENT_BACK: S.GONE_BACK, E.NO_WAY_BACK: S.STUCK, E.SUPERSEDE: S.SUPERSEDED},
     S.FAILED: {E.DONE: S.UPDATED, E.SUPERSEDE: S.SUPERSEDED},

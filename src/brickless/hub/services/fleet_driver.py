@@ -219,7 +219,7 @@ class FleetDriver:
                 for one in due
             ]
             await session.members.save(members)
-        self._parts.changed(rollout.owner, *(trail_id for trail_id, _ in done))
+        self._parts.changed(rollout.owner, *sorted(trail_id for trail_id, _ in done))
         return True
 
     # -- going on ----------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class FleetDriver:
                 rollout = replace(rollout, modified_ms=now_ms)
                 await session.fleets.save(rollout)
             self._quiet[rollout_id] = Quiet(rollout.modified_ms, await self._quiet_until(session, rollout, early_bad))
-        self._parts.changed(rollout.owner, *devices)
+        self._parts.changed(rollout.owner, *sorted(devices))
         return len(devices) > 0 or (rollout.state is not before.state and not rollout.closed)
 
     @staticmethod

@@ -16,6 +16,9 @@ from brickless.hub.services.fleet_ports import News
 #: A device asks for time with this member of its progress: `{"for-s": 3600, "reason": "a patient is connected"}`.
 NOT_NOW = "not-now"
 _MAX_LOG_CHARS = 200
+#: How often a way back that failed is tried again, and after how long.
+BACK_TRIES = 3
+BACK_RETRY_MS = 600_000
 
 
 def absorbed(rollouts: Mapping[str, Rollout], news: Iterable[News], now_ms: int) -> tuple[list[Member], list[Member]]:
@@ -41,6 +44,10 @@ def _after(rollout: Rollout, news: News, now_ms: int) -> Member:
         return deferred(member, rollout.spec, _asked_why(progress.get(NOT_NOW)), wanted_ms=wanted_ms, now_ms=now_ms)
     if event is None:
         return member
+    if event is Event.FAILED and member.state is MemberState.GOING_BACK and member.deferrals < BACK_TRIES:
+        # Most of what fails a way back, such as a hub out of reach, passes: it is tried a few times more.
+        again = moved(member, Event.TRY_AGAIN, _reason(news, message, progress), now_ms=now_ms)
+        return replace(again, deferrals=member.deferrals + 1, not_before_ms=now_ms + BACK_RETRY_MS)
     if event is Event.BEGUN and member.state is MemberState.UPDATING:
         return replace(member, reason=_reason(news, message))
     deadline_ms = member.deadline_ms if member.state in _HAS_DEADLINE else now_ms + rollout.spec.deadline_s * 1000

@@ -342,7 +342,9 @@ class Posting:
         deadline_ms = now_ms + rollout.spec.deadline_s * 1000
         reason = f"revision {step.rev}, with its former parts, was posted"
         back = moved(member, Event.GO_BACK, reason, now_ms=now_ms, deadline_ms=deadline_ms)
-        batch.members.append(replace(back, rev=step.rev, seen_ms=0, seen_status=words.NEW))
+        # From here on its deferrals count the tries of the way back.
+        tries = member.deferrals if member.rev != member.took_rev else 0
+        batch.members.append(replace(back, rev=step.rev, seen_ms=0, seen_status=words.NEW, deferrals=tries))
 
 
 _FRESH = canonical.dumps(words.fresh(words.NEW)).decode()

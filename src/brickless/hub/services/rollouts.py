@@ -244,7 +244,7 @@ class Rollouts:
         )
 
     def _changed(self, rollout: Rollout, *devices: str) -> None:
-        self._parts.changed(rollout.owner, *devices)
+        self._parts.changed(rollout.owner, *sorted(devices))
         self._parts.events.device_changed(rollout.owner, f"rollout:{rollout.id}")
         self._wake()
 
