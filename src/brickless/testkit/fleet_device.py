@@ -52,7 +52,7 @@ class SimDevice:
     """One device. `rev` is the committed revision; `clock_rate` how fast its own clock runs."""
 
     __slots__ = (
-        "_tokens", "_update", "_world", "clock_rate", "dead", "id", "luckless", "number", "poll_s", "reboots", "rev",
+        "_tokens", "_update", "_world", "clock_rate", "dead", "id", "number", "poll_s", "reboots", "rev", "seen_rev",
         "site", "token", "unsent",
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ class SimDevice:
         self.site = site
         self.rev = 0
         self.dead = False
-        self.luckless = 0.0
+        self.seen_rev = 0
         self.poll_s = world.uniform(60, 900)
         self.clock_rate = world.uniform(0.95, 1.05)
         self.reboots = world.uniform(0, 1) < 0.2
@@ -146,7 +146,14 @@ class SimDevice:
         if not self._world.online(self):
             self._later(30, words.DownloadFailed("the hub is out of reach", offline=True))
             return
-        self._later(self._world.uniform(30, 7200), words.Downloaded())
+        update = self._update
+
+        def fetched() -> None:
+            if self._update is not None and update is not None and self._update.rev == update.rev:
+                there = self._world.online(self)
+                self._feed(words.Downloaded() if there else words.DownloadFailed("the hub went away", offline=True))
+
+        self._world.after(self._world.uniform(30, 7200), fetched)
 
     def _install(self, _action: Any) -> None:
         self._later(5, words.Installed())

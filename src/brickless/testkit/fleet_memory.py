@@ -66,6 +66,8 @@ class MemoryDatabase:
         self.of_device: dict[str, set[str]] = {}
         #: Devices whose steps or members changed since they were found to have no news.
         self.touched: set[str] = set()
+        #: When a device was modified last: most looks for changed ones end here.
+        self.newest_ms = 0
         self.leases: dict[str, tuple[str, int]] = {}
         self.journal: list[Callable[[], None]] = []
         self.on_write: Callable[[], None] = lambda: None
@@ -187,6 +189,7 @@ class _Devices:
 
     async def add(self, device: Device) -> bool:
         self._db.put(self._db.devices, device.id, device)
+        self._db.newest_ms = max(self._db.newest_ms, device.modified_ms)
         return True
 
     async def update(self, device: Device) -> bool:
@@ -273,6 +276,8 @@ class _Fleets:
     async def labelled(
         self, owner: str, *, since_ms: int = 0, after: str = "", limit: int | None = None, gone: bool = False
     ) -> list[Labelled]:
+        if since_ms > self._db.newest_ms:
+            return []
         found = [
             Labelled(one.id, one.nick, dict(self._db.labels.get(one.id, {})), one.modified_ms, one.garbage)
             for one in self._db.devices.values()
@@ -287,6 +292,7 @@ class _Fleets:
         for device_id, one in labels.items():
             self._db.put(self._db.labels, device_id, dict(one))
             self._db.put(self._db.devices, device_id, replace(self._db.devices[device_id], modified_ms=now_ms))
+        self._db.newest_ms = max(self._db.newest_ms, now_ms)
 
     async def types(self, owner: str) -> list[DeviceType]:
         return [one for key, one in sorted(self._db.types.items()) if key[0] == owner]

@@ -148,7 +148,7 @@ class Simulation:
         """See `services.ports.Events`: a device that was given something finds it at its next poll."""
         del owner
         device = self.devices.get(device_id)
-        if device is not None and not device.dead:
+        if device is not None and not device.dead and self.db.revs[device_id].newest > device.seen_rev:
             self.after(self.chance.uniform(0, device.poll_s), lambda: self._poll(device))
 
     @staticmethod
@@ -182,6 +182,7 @@ class Simulation:
         )
         record = Device(record_id, f"d{number:05d}", OWNER, "", "", False, "{}", "{}", self.now_ms, self.now_ms)
         self.db.devices[record_id] = record
+        self.db.newest_ms = max(self.db.newest_ms, self.now_ms)
         self.db.labels[record_id] = {"site": site, "canary": "yes" if number % 100 == 0 else "no", **labels}
         self.db.trails[record_id] = Trail(record_id, OWNER, False, state.raw, "null", self.now_ms, self.now_ms)
         done = canonical.dumps(progresses.fresh(progresses.DONE)).decode()
@@ -209,6 +210,7 @@ class Simulation:
             self._deliver(device, steps[-1].rev, canonical.dumps(asked))
             self.after(7200, lambda: self._poll(device))
             return
+        device.seen_rev = max(device.seen_rev, steps[-1].rev)
         device.offered([one.rev for one in steps])
         if device.busy:
             self.after(device.poll_s * 4, lambda: self._poll(device))

@@ -18,6 +18,7 @@ from brickless.hub.domain import fleet_phases
 from brickless.hub.domain.fleet import NEVER_MS, OPEN, Member, MemberState, Release, Rollout, RolloutState
 from brickless.hub.domain.fleet_machine import Event
 from brickless.hub.domain.rollout_rule import Decision, Verdict, decide
+from brickless.hub.services.fleet_between import settled_between
 from brickless.hub.services.fleet_moves import Zones, moved
 from brickless.hub.services.fleet_news import absorbed
 from brickless.hub.services.fleet_ports import News
@@ -171,6 +172,9 @@ class FleetDriver:
     async def _take(self, session: Session, rollouts: dict[str, Rollout], news: Sequence[News]) -> None:
         now_ms = self._parts.clock.now_ms()
         members, replaced = absorbed(rollouts, news, now_ms)
+        members = await settled_between(
+            session, {(one.member.rollout_id, one.member.device_id): one.member for one in news}, members, now_ms
+        )
         await session.members.save(members)
         await withdraw(session, replaced, "somebody else's revision took its place", now_ms)
         for rollout_id in {one.rollout_id for one in members if one.state in OPEN}:

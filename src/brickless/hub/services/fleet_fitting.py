@@ -77,6 +77,14 @@ class Fitter:
         entries = fleet_release.taken_back(own, before, release)
         return await self._checked(session, owner, key, fleet_release.fit(entries, max_bytes=self._max_bytes))
 
+    async def same(self, session: Session, owner: str, base: Place) -> Fit:
+        """A device's own state as it is."""
+        key = (owner, "same", base.sha)
+        if (known := self._get(key)) is not None:
+            return known
+        entries = await _entries(session, base)
+        return await self._checked(session, owner, key, fleet_release.fit(entries, max_bytes=self._max_bytes))
+
     async def has(self, session: Session, release: Release, base: Place) -> bool:
         """Whether a device's own state has exactly the release's parts."""
         key = ("has", release.id, base.sha)

@@ -203,13 +203,14 @@ class Posting:
             return held(member, reason, until_ms=now_ms + RETRY_MS, now_ms=now_ms)
         return None
 
-    def _rivals(self, release: Release, member: Member, around: Around) -> Iterable[tuple[Member, Rollout, Release]]:
+    @staticmethod
+    def _rivals(release: Release, member: Member, around: Around) -> Iterable[tuple[Member, Release]]:
         """Other rollouts whose parts this device has, where they touch those of the release."""
         for other in around.others.get(member.device_id, ()):
             rival = around.rollouts[other.rollout_id]
             theirs = around.releases.get(rival.release_id)
             if other.took and theirs is not None and fleet_release.overlap(theirs, release):
-                yield other, rival, theirs
+                yield other, theirs
 
     async def _give(
         self, session: Session, batch: Batch, rollout: Rollout, release: Release, member: Member, around: Around,
@@ -218,10 +219,7 @@ class Posting:
         now_ms, head = self._parts.clock.now_ms(), around.heads[member.device_id]
         base = around.place(member.device_id, head.done_rev)
         undo: list[Undo] = []
-        replaced: list[Member] = []
-        for other, _, theirs in self._rivals(release, member, around):
-            reason = f"rollout {rollout.name} took its place"
-            replaced.append(moved(other, Event.SUPERSEDE, reason, now_ms=now_ms))
+        for other, theirs in self._rivals(release, member, around):
             if await self.fitter.has(session, theirs, base):
                 undo.append(Undo(theirs, around.place(member.device_id, other.base_rev)))
                 undo += self._undone(other, around)
@@ -230,7 +228,6 @@ class Posting:
             batch.members.append(moved(member, Event.UNFIT, fit.reason, now_ms=now_ms))
             return
         self._cancel_pending(batch, head)
-        batch.members += replaced
         if fit.state.sha == base.sha:
             batch.members.append(moved(member, Event.HAS_IT, "it had the release already", now_ms=now_ms))
             return
@@ -324,7 +321,8 @@ class Posting:
         # A step that may still be taken has to be followed by another one, whatever the device runs now.
         loose = head.newest_rev == member.rev and head.newest_rev != head.done_rev
         loose = loose and head.newest_status not in words.FINAL
-        if not loose and not await self.fitter.has(session, release, base):
+        has = await self.fitter.has(session, release, base)
+        if not loose and not has:
             if head.newest_status == words.CANCEL:
                 # Should it have taken the step all the same, it says so, and its turn comes then.
                 batch.members.append(replace(member, not_before_ms=NEVER_MS))
@@ -333,7 +331,12 @@ class Posting:
             batch.members.append(moved(member, Event.WENT_BACK, reason, now_ms=now_ms))
             return
         former, undo = around.place(member.device_id, member.base_rev), tuple(self._undone(member, around))
-        fit = await self.fitter.back(session, rollout.owner, release, base, former, undo)
+        # A device that has none of it, and may still take it, is told once more what it runs: others' parts stay whole.
+        fit = (
+            await self.fitter.back(session, rollout.owner, release, base, former, undo)
+            if has
+            else await self.fitter.same(session, rollout.owner, base)
+        )
         if fit.state is None:
             batch.members.append(moved(member, Event.NO_WAY_BACK, fit.reason, now_ms=now_ms))
             return
