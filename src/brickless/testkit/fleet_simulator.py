@@ -128,7 +128,7 @@ class Simulation:
         unused: Any = None
         self.parts = Parts(
             db=self.db, blobs=unused, clock=_Clock(self), entropy=cast(Any, self), secrets=unused, signer=unused,
-            events=self, mailer=unused, polls=PollCache(), presence=unused, logins=unused, claims=unused,
+            events=self, post=unused, polls=PollCache(), presence=unused, logins=unused, claims=unused,
             registrations=unused, policy=Policy(),
         )  # fmt: skip
         self.trails = Trails(self.parts)
@@ -150,6 +150,9 @@ class Simulation:
         device = self.devices.get(device_id)
         if device is not None and not device.dead and self.db.revs[device_id].newest > device.seen_rev:
             self.after(self.chance.uniform(0, device.poll_s), lambda: self._poll(device))
+
+    def happened(self, account: str) -> None:
+        """See `services.ports.Events`."""
 
     @staticmethod
     def _identity(prn: str, kind: CallerType, owner: str = "") -> Identity:
