@@ -244,6 +244,31 @@ _SYSTEM = (
     Key("PV_WDT_TIMEOUT", SECONDS, "15", PV, "After how long the watchdog resets the board.", least=1),
     Key("PV_XCONNECT_DBUS_SYSTEMBUS_ENABLED", FLAG, "1", PVO, "Offer a hosted system bus to containers."),
     _ours(
+        "PV_CONTROL_HTTP_LISTEN",
+        TEXT,
+        "",
+        PVO,
+        "Address and port at which `pvr clone IP` finds this device, such as `0.0.0.0:12368`; empty: nowhere. "
+        "Takes effect only together with PV_CONTROL_HTTP_SECRET.",
+    ),
+    Key(
+        "PV_CONTROL_HTTP_SECRET",
+        TEXT,
+        "",
+        PVO,
+        "What a client of that endpoint must know: its access token, or the password of the user `device`. "
+        "At least 16 characters.",
+        secret=True,
+        additive=True,
+    ),
+    _ours(
+        "PV_CONTROL_HTTP_CERTIFICATE",
+        TEXT,
+        "",
+        PV,
+        "PEM file with certificate and key for that endpoint; empty: it speaks plain HTTP, for trusted networks only.",
+    ),
+    _ours(
         "PV_ROLES_DEFAULT_MGMT",
         FLAG,
         "0",
@@ -284,6 +309,14 @@ _LOG = (
         PVOR,
         "How much below its limit the log folder is brought, 1/n.",
         least=1,
+    ),
+    _ours(
+        "PV_LOG_WEAR_MAX",
+        SIZE,
+        "67108864",
+        PVOR,
+        "Most that one container's messages may write to flash in a day; what is beyond is dropped and counted.",
+        least=65536,
     ),
     Key("PV_LOG_ROTATE_FACTOR", INTEGER, "5", PVOR, "How many pieces a log is rotated into.", least=1),
     Key(

@@ -11,7 +11,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,15 @@ ETC = {
 LAUNCHER = f"""#!/usr/bin/python{PYTHON} {bytecode.FLAGS}
 from brickless.device.pid1.main import main
 main()
+"""
+
+
+# Programs for people and scripts, on the device and in containers that carry the device stack.
+TOOLS = ("pvcontrol", "pvcurl", "pventer", "pvtx")
+TOOL = f"""#!/usr/bin/python{PYTHON} {bytecode.FLAGS}
+import sys
+from brickless.device.control.tools.%s import main
+sys.exit(main())
 """
 
 
@@ -136,6 +146,8 @@ def _skeleton(archive: Archive, config: Mapping[str, str], arch: Arch) -> None:
             raise BricklessError(f"the configuration {key!r}={value!r} does not fit on one line")
     archive.file("etc/pantavisor.config", "".join(f"{key}={config[key]}\n" for key in sorted(config)).encode())
     archive.file("usr/bin/pantavisor", LAUNCHER.encode(), 0o755)
+    for tool in TOOLS:
+        archive.file(f"usr/bin/{tool}", (TOOL % tool).encode(), 0o755)
 
 
 def _python(archive: Archive, root: Path, ours: Path, package: Path, scratch: Path) -> list[Path]:
@@ -183,3 +195,18 @@ def _check(archive: Archive, root: Path, scratch: Path) -> None:
     # The entry of a package runs when it is imported.
     modules = [name.replace("/", ".") for name in ours if not name.endswith("__main__")]
     bytecode.check_imports(bytecode.interpreter(root, PYTHON, home=home), modules)
+
+
+@contextmanager
+def tools(cache: Path, *, package: Path | None = None) -> Iterator[Archive]:
+    """What a container needs for the command-line tools: interpreter, device stack, launchers; inside the block."""
+    root = unpack(cache)
+    archive = Archive()
+    for path, target in LINKS.items():
+        archive.symlink(path, target)
+    for tool in TOOLS:
+        archive.file(f"usr/bin/{tool}", (TOOL % tool).encode(), 0o755)
+    with tempfile.TemporaryDirectory(prefix="brickless-tools-") as scratch:
+        programs = _python(archive, root, root, package or Path(brickless.__file__).parent, Path(scratch))
+        _libraries(archive, root, programs, AMD64)
+        yield archive

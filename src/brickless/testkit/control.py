@@ -91,7 +91,8 @@ class ControlLab:
         }
         self.environ: dict[str, str] = environ
         self.private = os.path.join(root, "private")
-        self.place = Place(self.storage.root, self.world.run_dir, self.private, Sources(environ, file="/nonexistent"))
+        self.run_dir = os.path.join(root, "pv")  # outlives a reboot here, or the tests' clients would lose their socket
+        self.place = Place(self.storage.root, self.run_dir, self.private, Sources(environ, file="/nonexistent"))
         self.supervisor = DirectSupervisor(self.place.run, self.device)
         self.then: list[Any] = []
 

@@ -159,6 +159,30 @@ def unix_door(path: str, serve: Callable[[socket.socket], None]) -> Door:
     return Door(listener, serve, _who)
 
 
+def tcp_door(where: str, serve: Callable[[socket.socket], None]) -> Door:
+    """Listen on `ADDRESS:PORT` (IPv6 in brackets). Raises OSError, and ValueError for what is no address."""
+    host, colon, port = where.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{where!r} is not of the form ADDRESS:PORT")
+    host = host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return Door(listener, serve, _address)
+
+
+def _address(client: socket.socket) -> str:
+    try:
+        return str(client.getpeername()[0])
+    except OSError:
+        return "nobody"  # it is gone again
+
+
 def _who(client: socket.socket) -> str:
     found = caller.container_of(caller.peer_of(client))
     return "the host" if found == "" else found or "nobody"

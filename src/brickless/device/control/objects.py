@@ -28,7 +28,7 @@ def answer(call: Call) -> Response:
     sha = call.parts[1]
     if not is_sha(sha):
         raise HttpError(400, "An object is named by the 64 lower-case hex digits of its SHA-256")
-    return _get(storage, sha) if call.method == "GET" else put(call, storage, sha)
+    return get(storage, sha) if call.method == "GET" else put(call, storage, sha)
 
 
 def listing(storage: Storage) -> Iterator[tuple[str, int]]:
@@ -40,7 +40,8 @@ def listing(storage: Storage) -> Iterator[tuple[str, int]]:
             continue  # collected meanwhile
 
 
-def _get(storage: Storage, sha: str) -> Response:
+def get(storage: Storage, sha: str) -> Response:
+    """An object's bytes. Raises HttpError 404."""
     try:
         stream = storage.objects.open(sha)
     except FileNotFoundError:

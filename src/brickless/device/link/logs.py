@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -25,6 +26,8 @@ MAX_BATCH_BYTES = 256 * 1024
 _MAX_LINE_BYTES = 16 * 1024
 _MAX_FILES = 500
 _MARKS_EVERY_S = 60.0
+#: The number of an older piece of a log.
+_PIECE = re.compile(r"\.[0-9]{1,2}$")
 #: Refusals that later attempts may not get; any other 4xx is about what was sent.
 _PASSING = frozenset({401, 403, 408, 429})
 
@@ -78,6 +81,7 @@ class LogPush:
         """Sends one batch. Raises as the hub does; what was not acknowledged is sent again."""
         if not self._config.flag("PV_LOG_PUSH"):
             return
+        self._follow_moved()
         batch = self._batch(self._sources())
         if batch:
             self._send(hub, batch)
@@ -92,6 +96,7 @@ class LogPush:
 
     def save(self) -> None:
         """Writes the marks of files that are still there."""
+        self._follow_moved()
         self._marks = {path: mark for path, mark in self._marks.items() if os.path.exists(path)}
         atomic.make_dirs(os.path.dirname(self._store))
         atomic.write_file(self._store, json.dumps(self._marks, separators=(",", ":")).encode())
@@ -116,6 +121,16 @@ class LogPush:
                         if found > _MAX_FILES:
                             return
                         yield Source(rev, container, os.path.relpath(path, root), path)
+
+    def _follow_moved(self) -> None:
+        """A log that was moved aside keeps the mark that it had under its old name: it is not sent twice."""
+        by_inode = {mark[0]: mark[1] for mark in self._marks.values()}
+        for source in self._sources():
+            inode = os.lstat(source.path).st_ino if os.path.lexists(source.path) else 0
+            mark = self._marks.get(source.path)
+            if (mark is None or mark[0] != inode) and inode in by_inode:
+                self._marks[source.path] = [inode, by_inode[inode]]
+                self._dirty = True
 
     def _batch(self, sources: Iterator[Source]) -> list[_Entry]:
         batch: list[_Entry] = []
@@ -191,7 +206,7 @@ def _encode(batch: list[_Entry]) -> bytes:
             "tnano": 0,
             "plat": entry.source.container,
             "rev": entry.source.rev,
-            "src": f"/{entry.source.name}",
+            "src": f"/{_PIECE.sub('', entry.source.name)}",
             "lvl": "INFO",
             "msg": entry.text,
         }

@@ -14,6 +14,7 @@ from brickless.device.control import views
 from brickless.device.supervise import apart, logs, volumes
 from brickless.device.supervise.jobs import Exited, Handle, Happening, Job, Prepared, Running, Started
 from brickless.device.supervise.journal import Journal, Record
+from brickless.device.supervise.logserver import LogServer
 from brickless.device.supervise.revisions import Revision
 from brickless.device.supervise.surroundings import Settings, Surroundings
 from brickless.device.supervise.volumes import Roots
@@ -72,6 +73,7 @@ class LinuxMachine:
         "default_mgmt",
         "journal",
         "log_level",
+        "log_server",
         "roots",
     )
 
@@ -88,6 +90,8 @@ class LinuxMachine:
         self.roots = roots
         self.log_level = "WARN"
         self.default_mgmt = False
+        # Set by whoever runs the loop; without it (a test) nothing of containers is captured but their consoles.
+        self.log_server: LogServer | None = None
         self.journal = Journal(paths.private)
         self._paths = paths
         self._console = console
@@ -131,6 +135,8 @@ class LinuxMachine:
         self._log = logs.BoundedLog(
             os.path.join(logs.log_dir(self.roots.storage, rev, logs.PLATFORM), f"{logs.PLATFORM}.log")
         )
+        if self.log_server is not None:
+            self.log_server.log_to(rev)
 
     def tell_init(self, words: str) -> None:
         """A line for PID 1. Raises `OSError`; without PID 1 (a test, a developer's machine) nothing is told."""
@@ -296,14 +302,29 @@ class LinuxMachine:
         """What the container sees of the runtime below /pantavisor (device.md 5.6)."""
         run, name = self._paths.run, job.container.name
         logs_root = os.path.join(self.roots.storage, "logs")
+        public = views.prepare(run, name)
+        if self._capture(job) and job.container.dev_log is not False:
+            yield f"{public}/log dev/log none bind,create=file,optional 0 0"
         if MGMT in roles_of(job.container, default_mgmt=self.default_mgmt):
             yield f"{run} pantavisor none bind,ro,create=dir 0 0"
             yield f"{logs_root} pantavisor/logs none bind,ro,create=dir,optional 0 0"
             return
-        yield f"{views.prepare(run, name)} pantavisor none bind,ro,create=dir 0 0"
+        yield f"{public} pantavisor none bind,ro,create=dir 0 0"
         yield f"{logs_root}/{job.rev}/{name} pantavisor/logs none bind,ro,optional 0 0"
         for meta in ("user-meta", "device-meta"):
             yield f"{run}/{meta}.{name} pantavisor/{meta} none bind,ro,optional 0 0"
+
+    def _capture(self, job: Job) -> bool:
+        """Begin to take in what the container says; whether it gets a /dev/log unless it refuses one."""
+        server, name = self.log_server, job.container.name
+        if server is None or not server.add(name, job.container.logs, lambda: self._init_of(name)):
+            return False
+        return server.options.dev_log
+
+    def _init_of(self, name: str) -> int | None:
+        """The pid of the container's init, None while it has none."""
+        monitor = self._monitors.get(name)
+        return lxc.init_pid(monitor.running.handle.pid) if monitor is not None else None
 
     def halt(self, name: str, handle: Handle) -> bool:
         """Ask the container's init to end by its halt signal."""
@@ -353,10 +374,17 @@ class LinuxMachine:
         for record in self.journal.records():
             if self._is_alive(record.running.handle):
                 self._watch(record.running, record.halt)
+                self._capture_again(record.running.name)
                 found.append(record.running)
             else:
                 self.journal.drop_record(record.running.name)
         return found
+
+    def _capture_again(self, name: str) -> None:
+        """Sockets for a container of an earlier supervisor: those in its folder are new, its /dev/log is dead."""
+        if self.log_server is not None:
+            views.prepare(self._paths.run, name)
+            self.log_server.add(name, (), lambda: self._init_of(name))
 
     def happenings(self) -> list[Happening]:
         """What the monitors reported and which of them are gone, since the last call."""
@@ -383,6 +411,8 @@ class LinuxMachine:
         self._poll.unregister(monitor.pidfd)
         os.close(monitor.pidfd)
         del self._monitors[name]
+        if self.log_server is not None:
+            self.log_server.remove(name)
         self._last_started[name] = monitor.running
         exports = os.path.join(self.roots.exports, name)
         if os.path.isdir(exports):

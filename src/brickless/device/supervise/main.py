@@ -15,8 +15,10 @@ from brickless.device import config as configuration
 from brickless.device.boot.backend import backend
 from brickless.device.config import Config
 from brickless.device.control import places, views
-from brickless.device.control.listener import Listener, unix_door
+from brickless.device.control.listener import Listener, tcp_door, unix_door
 from brickless.device.supervise.heartbeat import Heartbeat, commit_delay_s
+from brickless.device.supervise.logserver import LogServer
+from brickless.device.supervise.logserver import Options as LogOptions
 from brickless.device.supervise.machine import LinuxMachine, Paths
 from brickless.device.supervise.server import Server
 from brickless.device.supervise.supervisor import Limits, Supervisor, mark_of, quickboot, revision_of
@@ -30,6 +32,8 @@ FD_VARIABLE = "BRICKLESS_INIT_FD"
 PRIVATE = places.PRIVATE
 LXC_PATH = "/var/lib/lxc"
 ROOTFS_MOUNT = "/usr/lib/lxc/rootfs"
+# Shorter ones are guessed.
+MIN_SECRET_CHARS = 16
 LOOPBACK = "lo"
 # Folders of <R> that containers see; LXC cannot make them inside its read-only view (device.md 2.2).
 RUN_FOLDERS = ("logs", "user-meta", "device-meta")
@@ -141,6 +145,10 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     machine = LinuxMachine(
         roots, Paths(run_dir, PRIVATE, LXC_PATH, ROOTFS_MOUNT), console, init_fd, poll, around(settings, run_dir)
     )
+    log_server = LogServer(
+        root, run_dir, poll, now_s=machine.now_s, console=console.line, options=log_options(settings)
+    )
+    machine.log_server = log_server
     storage = Storage(root)
     for leftover in storage.prepare():
         machine.say(f"storage: {leftover} of an interrupted write removed")
@@ -149,31 +157,51 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     loader = backend(settings.text("PV_BOOTLOADER_TYPE"), root, settings.text("PV_BOOTLOADER_ENV"))
     supervisor = Supervisor(machine, storage, loader, limits, mark=mark_of(cmdline))
     place = places.Place(root, run_dir, PRIVATE, sources_of(cmdline))
-    supervisor.on_configure = lambda: configure(supervisor, place)
+    supervisor.on_configure = lambda: configure(supervisor, log_server, place)
     server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
     control = open_control(poll, place, machine.say)
+    open_remote(control, settings, place, machine.say)
     skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
     supervisor.boot(revision_of(cmdline), verify=not skip)
     libc.trim_heap()
-    loop(poll, (server, control), supervisor, Heartbeat(machine.tell_init, settings))
+    loop(poll, (server, control, log_server), supervisor, Heartbeat(machine.tell_init, settings))
     return 1
 
 
 def limits_of(settings: Config) -> Limits:
     """The supervisor's own share of the configuration."""
+    gated = settings.flag("PV_CONTROL_REMOTE") and settings.flag("PH_UPDATER_HUB_GATE")
     policy = Policy(
         max_retries=settings.integer("PV_REVISION_RETRIES"),
         commit_delay_s=commit_delay_s(settings),
         hub_timeout_s=settings.seconds("PH_UPDATER_NETWORK_TIMEOUT"),
-        hub_gate=HubGate.REACHED if settings.flag("PV_CONTROL_REMOTE") else HubGate.OFF,
+        hub_gate=HubGate.REACHED if gated else HubGate.OFF,
     )
     goals_timeout_s = float(settings.seconds("PV_UPDATER_GOALS_TIMEOUT"))
     return Limits(goals_timeout_s, policy, settings.flag("PV_ROLES_DEFAULT_MGMT"))
 
 
-def configure(supervisor: Supervisor, place: places.Place) -> None:
+def log_options(settings: Config) -> LogOptions:
+    """What is captured, where it goes, how much."""
+    return LogOptions(
+        outputs=settings.words("PV_LOG_SERVER_OUTPUTS"),
+        capture=settings.flag("PV_LOG_CAPTURE"),
+        loggers=settings.flag("PV_LOG_LOGGERS"),
+        dmesg=settings.flag("PV_LOG_CAPTURE_DMESG"),
+        wear_bytes=settings.size("PV_LOG_WEAR_MAX"),
+        pieces=settings.integer("PV_LOG_ROTATE_FACTOR"),
+        total_bytes=settings.size("PV_LOG_DIR_MAXSIZE"),
+        hysteresis=settings.integer("PV_LOG_HYSTERESIS_FACTOR"),
+        absolute=settings.text("PV_LOG_TIMESTAMP") == "absolute",
+        dev_log=settings.flag("PV_LOG_AUTO_DEVLOG"),
+    )
+
+
+def configure(supervisor: Supervisor, log_server: LogServer, place: places.Place) -> None:
     """Take over what user metadata or a command has set; a trial that runs keeps the times it began with."""
-    supervisor.use(limits_of(places.settings(place)))
+    settings = places.settings(place)
+    supervisor.use(limits_of(settings))
+    log_server.options = log_options(settings)
 
 
 def open_control(poll: select.poll, place: places.Place, say: Callable[[str], None]) -> Listener:
@@ -184,6 +212,29 @@ def open_control(poll: select.poll, place: places.Place, say: Callable[[str], No
     return control
 
 
+def open_remote(control: Listener, settings: Config, place: places.Place, say: Callable[[str], None]) -> None:
+    """Open the endpoint for `pvr clone IP` where it is configured, and never without a secret (device.md 6.5)."""
+    where = settings.text("PV_CONTROL_HTTP_LISTEN")
+    if not where:
+        return
+    if len(settings.text("PV_CONTROL_HTTP_SECRET")) < MIN_SECRET_CHARS:
+        say(f"control: {where} stays closed: PV_CONTROL_HTTP_SECRET has less than {MIN_SECRET_CHARS} characters")
+        return
+    try:
+        control.add(tcp_door(where, lambda sock: serve_remote(sock, place)))
+    except (OSError, ValueError) as error:
+        say(f"control: {where} cannot be opened: {error}")
+        return
+    say(f"control: clients of pvr are answered at {where}")
+
+
+def serve_remote(sock: socket.socket, place: places.Place) -> None:
+    """In the child: serve one connection of a remote client."""
+    from brickless.device.control import remote
+
+    remote.serve(sock, place, signal.alarm)
+
+
 def serve_control(sock: socket.socket, place: places.Place) -> None:
     """In the child: serve one connection, in a bounded time."""
     from brickless.device.control import session
@@ -192,12 +243,13 @@ def serve_control(sock: socket.socket, place: places.Place) -> None:
 
 
 def loop(
-    poll: select.poll, servers: tuple[Server | Listener, ...], supervisor: Supervisor, heartbeat: Heartbeat
+    poll: select.poll, servers: tuple[Server, Listener, LogServer], supervisor: Supervisor, heartbeat: Heartbeat
 ) -> None:
     """Sleep until something happens or is due. Nothing wakes us up without a reason."""
     while True:
         supervisor.tick()
-        times = (supervisor.due_s(), heartbeat.beat(reached=supervisor.reached))
+        servers[2].tick()
+        times = (supervisor.due_s(), servers[2].due_s(), heartbeat.beat(reached=supervisor.reached))
         due_s = min((at for at in times if at is not None), default=None)
         for fd, _ in poll.poll(timeout_ms(due_s)):
             for server in servers:

@@ -155,3 +155,18 @@ def test_broken_marks_repeat_lines_and_lose_none(tmp_path: Path, config: Config,
     sink = Sink()
     push(config, tmp_path, sink)
     assert sink.lines == ["one"]
+
+
+def test_pieces_that_were_moved_aside_are_not_sent_again(tmp_path: Path, config: Config) -> None:
+    first = write(tmp_path, "7/web/a.log", "one\ntwo\n")
+    sink = Sink()
+    pusher = push(config, tmp_path, sink)
+    write(tmp_path, "7/web/a.log", "three\n")  # not sent yet when it is moved
+    first.rename(first.with_name("a.log.1"))
+    write(tmp_path, "7/web/a.log", "four\n")
+    pusher.push(sink)  # type: ignore[arg-type]
+    first.with_name("a.log.1").rename(first.with_name("a.log.2"))
+    pusher.close()
+    push(config, tmp_path, sink)
+    assert sorted(sink.lines) == ["four", "one", "three", "two"]
+    assert {entry["src"] for batch in sink.batches for entry in batch} == {"/a.log"}

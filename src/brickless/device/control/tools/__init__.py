@@ -1,0 +1,1 @@
+"""The command-line tools for the control socket."""
