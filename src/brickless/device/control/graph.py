@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from brickless.core import services
+from brickless.core.services import BUILTIN
 from brickless.core.state import State, parse_state
 from brickless.device.control.containers import containers
 from brickless.device.control.http import Response, json_response
@@ -28,13 +29,13 @@ def _init(monitor: object) -> int:
 
 
 def links(state: State, pids: Mapping[str, int]) -> list[dict[str, object]]:
-    """One row for each consumer of each provider that is there; the runtime's own bus is a provider with pid 0."""
+    """One row for each link of `core.services.graph`, with the inits of both ends; the runtime's own bus has pid 0."""
     return [
         {
             "consumer": link.consumer,
             "consumer_pid": pids.get(link.consumer, 0),
             "provider": link.provider,
-            "provider_pid": pids.get(link.provider, 0),
+            "provider_pid": 0 if link.provider == BUILTIN else pids.get(link.provider, 0),
             "name": link.name,
             "type": link.type,
             "role": link.role,

@@ -16,7 +16,7 @@ MANIFEST = "/etc/pantavisor/manifest"
 BUILD_ID = "/etc/brickless/build-id"
 UNSET = "(null)"
 #: The runtime's processes: the name that `/daemons` shows, and the kernel's name for it.
-DAEMONS = {"supervisor": "pv-supervisor", "agent": "pv-agent"}
+DAEMONS = {"supervisor": "pv-supervisor", "agent": "pv-agent", "pv-xconnect": "pv-xconnect"}
 SCOPES = ("boot", "update", "update_check", "devmeta", "usrmeta", "shutdown", "debug_shell", "poll")
 
 
