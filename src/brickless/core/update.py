@@ -102,8 +102,8 @@ class UpdateState(NamedTuple):
 
     @property
     def local(self) -> bool:
-        """Tell whether the hub has no part in it. Going back to the factory's revision needs nobody's leave either."""
-        return paths.is_local(self.rev) or self.rev == "0" or self.policy.hub_gate is HubGate.OFF
+        """Tell whether the hub has no part in it."""
+        return paths.is_local(self.rev) or self.policy.hub_gate is HubGate.OFF
 
     @property
     def retries(self) -> int:

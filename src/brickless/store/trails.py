@@ -85,15 +85,12 @@ class Storage:
 
     def write_state(self, rev: str, raw: bytes) -> None:
         """Persist the bytes of a state unmodified (signatures cover the text, device.md 1.1), with the pool's path."""
-        self._write_state(self.revision_dir(rev), raw)
-
-    def _write_state(self, root: str, raw: bytes) -> None:
         import json
 
         config = json.dumps({"ObjectsDir": self.objects.root}).encode()
-        atomic.make_dirs(os.path.join(root, ".pvr"), files=self.files)
-        atomic.write_file(os.path.join(root, ".pvr/config"), config, files=self.files)
-        atomic.write_file(os.path.join(root, ".pvr/json"), raw, files=self.files)
+        atomic.make_dirs(self._of(rev, ".pvr"), files=self.files)
+        atomic.write_file(self._of(rev, ".pvr/config"), config, files=self.files)
+        atomic.write_file(self._of(rev, ".pvr/json"), raw, files=self.files)
 
     def progress(self, rev: str) -> bytes | None:
         """The last progress that was written, or None."""
@@ -152,30 +149,13 @@ class Storage:
         Repeatable: whatever an interrupted install, or another state under the same name, left is put right.
         Raises FileNotFoundError when an object is missing (fetch `missing` first).
         """
-        self.build(self.revision_dir(rev), state)
-
-    def deploy(self, root: str, state: State) -> None:
-        """`build` in any folder, whose old tree stays beside it as `<root>.bak` until the new one is in its place."""
-        fresh, old = f"{root}.new", f"{root}.bak"
-        for leftover in (fresh, old):
-            if os.path.lexists(leftover):
-                atomic.remove_tree(leftover, files=self.files)
-        self.build(fresh, state)
-        if os.path.lexists(root):
-            atomic.rename(root, old, files=self.files)
-        atomic.rename(fresh, root, files=self.files)
-        atomic.sync_dir(os.path.dirname(root), self.files)
-        if os.path.lexists(old):
-            atomic.remove_tree(old, files=self.files)
-
-    def build(self, root: str, state: State) -> None:
-        """`install` for any folder `root`. Raises FileNotFoundError when an object is missing."""
         lacking = self.missing(state)
         if lacking:
             raise FileNotFoundError(2, f"object {lacking[0][1]} of {len(lacking)} missing ones", lacking[0][0])
+        root = self.revision_dir(rev)
         for folder in (".pvr", ".pv"):
             atomic.sweep(os.path.join(root, folder), files=self.files)
-        self._write_state(root, state.raw)
+        self.write_state(rev, state.raw)
         wanted = {*state.objects, *state.jsons}
         for path in self._files(root):
             if path not in wanted:

@@ -16,7 +16,7 @@ from brickless.core.canonical import JsonValue
 from brickless.core.errors import BricklessError, HostileInputError
 from brickless.core.paths import check_revision
 from brickless.core.progress import Message, Progress, Status
-from brickless.core.update_types import Booted, ObjectBroken, Phase, Policy, Refused, TrialStarted
+from brickless.core.update_types import Booted, HubGate, ObjectBroken, Phase, Policy, Refused, TrialStarted
 from brickless.device.boot.backend import Bootloader
 from brickless.device.supervise import describe, revisions
 from brickless.device.supervise.engine import Engine, Failure
@@ -145,7 +145,9 @@ class Supervisor:
     def _begin(self, rev: str, previous: str) -> Trial:
         stored = revisions.progress_of(self._storage, rev)
         again = stored is not None and stored.is_final and stored.status is not Status.ERROR
-        state = update.start(rev, previous=previous, stored=stored, policy=self._limits.policy, again=again)
+        # Going back to the factory's revision needs nobody's leave: no hub knows of it.
+        policy = self._limits.policy._replace(hub_gate=HubGate.OFF) if rev == FACTORY else self._limits.policy
+        state = update.start(rev, previous=previous, stored=stored, policy=policy, again=again)
         self._trial = Trial(self, state)
         return self._trial
 

@@ -183,13 +183,13 @@ def test_pventer_without_lxc_says_so(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_a_deployed_folder_is_old_or_new(tmp_path: Path) -> None:
     from brickless.core.state import parse_state
-    from brickless.store.trails import Storage
+    from brickless.device.update.deploy import deploy
 
-    storage = Storage(str(tmp_path))
     target = tmp_path / "trails" / "0"
     target.mkdir(parents=True)
     (target / "mark").write_text("old")
     state = parse_state(b'{"#spec":"pantavisor-service-system@1","x/y":"%b"}' % SHA.encode())
     with pytest.raises(FileNotFoundError):
-        storage.deploy(str(target), state)
+        deploy(str(target), str(tmp_path / "objects"), state)
     assert (target / "mark").read_text() == "old"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["0"]

@@ -19,9 +19,9 @@ from brickless.core.state import parse_state
 from brickless.device.control.tools import client, tarball, transaction
 from brickless.device.control.tools.client import ToolError
 from brickless.device.control.tools.pvcontrol import exit_code
+from brickless.device.update import deploy
 from brickless.store import atomic
 from brickless.store.objects import ObjectStore
-from brickless.store.trails import Storage
 
 USAGE = """usage: pvtx COMMAND
   begin current|empty|PATH [OBJECTS]   start; with OBJECTS for `deploy`, without for `commit`
@@ -184,10 +184,7 @@ class Transaction:
         objects = self.active().objects
         if not objects:
             raise ToolError("this transaction was begun without a folder for objects: finish it with `pvtx commit`")
-        target = os.path.abspath(folder)
-        storage = Storage(os.path.dirname(target))
-        storage.objects = ObjectStore(objects)
-        storage.deploy(target, parse_state(self.state()))
+        deploy.deploy(os.path.abspath(folder), objects, parse_state(self.state()))
         self.abort()
 
     # -- queue ----------------------------------------------------------------------------------------------------
