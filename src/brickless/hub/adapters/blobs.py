@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from brickless.hub.domain.errors import Malformed
+from brickless.hub.services.ports import Blobs
 from brickless.store.atomic import make_dirs, publish
 
 _READ_BYTES = 1024 * 1024
@@ -122,15 +123,7 @@ class FolderBlobs:
 
     async def fault(self, sha: str, size_bytes: int) -> str:
         """See `services.ports.Blobs.fault`."""
-        stored = await self.size_bytes(sha)
-        if stored is None:
-            return "its bytes are missing"
-        if stored != size_bytes:
-            return f"has {stored} bytes instead of {size_bytes}"
-        digest = hashlib.sha256()
-        async for chunk in self.read(sha, 0, size_bytes):
-            await asyncio.to_thread(digest.update, chunk)
-        return "" if digest.hexdigest() == sha else "its content is not what its name says"
+        return await fault_of(self, sha, size_bytes)
 
     async def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """See `services.ports.Blobs.read`."""
@@ -144,6 +137,19 @@ class FolderBlobs:
                 yield chunk
         finally:
             os.close(fd)
+
+
+async def fault_of(blobs: Blobs, sha: str, size_bytes: int) -> str:
+    """What is wrong with the bytes of any storage, empty when they are whole: reads them all."""
+    stored = await blobs.size_bytes(sha)
+    if stored is None:
+        return "its bytes are missing"
+    if stored != size_bytes:
+        return f"has {stored} bytes instead of {size_bytes}"
+    digest = hashlib.sha256()
+    async for chunk in blobs.read(sha, 0, size_bytes):
+        await asyncio.to_thread(digest.update, chunk)
+    return "" if digest.hexdigest() == sha else "its content is not what its name says"
 
 
 async def gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -3,8 +3,8 @@
 <prefix>/objects/<sha>     published: size and hash were right
 
 An upload streams into the bucket while it is hashed. It gets its name only when the last part is confirmed, and that is
-done only when size and hash are right: until then it is an unfinished multipart upload, which nobody can read. What a
-crash leaves of those is aborted by the garbage collection (`s3_unfinished`). See docs/adr/0040-objects-in-s3.md.
+done only when size and hash are right: until then it is an unfinished multipart upload, which nobody can read and which
+the bucket's own rule for those removes. See docs/adr/0040-objects-in-s3.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from brickless.core.errors import UserError
-from brickless.hub.adapters.blobs import gathered
+from brickless.hub.adapters.blobs import fault_of, gathered
 from brickless.hub.domain.errors import Malformed, Unavailable
 
 _PART_BYTES = 8 * 1024 * 1024
@@ -147,15 +147,7 @@ class S3Blobs:
 
     async def fault(self, sha: str, size_bytes: int) -> str:
         """See `services.ports.Blobs.fault`."""
-        stored = await self.size_bytes(sha)
-        if stored is None:
-            return "its bytes are missing"
-        if stored != size_bytes:
-            return f"has {stored} bytes instead of {size_bytes}"
-        digest = hashlib.sha256()
-        async for chunk in self.read(sha, 0, size_bytes):
-            await asyncio.to_thread(digest.update, chunk)
-        return "" if digest.hexdigest() == sha else "its content is not what its name says"
+        return await fault_of(self, sha, size_bytes)
 
     async def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """See `services.ports.Blobs.read`. Raises OSError when the bucket breaks off."""
