@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 
-from brickless.core.canonical import loads
-from brickless.core.errors import HostileInputError
 from brickless.device.config import Config
 from brickless.device.control.http import HttpError, Response, json_response
 from brickless.device.control.places import poke, settings
@@ -50,17 +47,9 @@ def _value(call: Call) -> str:
 
 
 def _user(config: Config) -> dict[str, object]:
-    return {key: _embedded(value) for key, value in devmeta.values_in(config.text("PV_CACHE_USRMETADIR")).items()}
-
-
-def _embedded(text: str) -> object:
-    """A value that is a JSON object or list is shown as one, as the reference does."""
-    if text[:1] not in ("{", "["):
-        return text
-    try:
-        return json.loads(text) if loads(text) is not None else text
-    except HostileInputError:
-        return text
+    return {
+        key: devmeta.embedded(value) for key, value in devmeta.values_in(config.text("PV_CACHE_USRMETADIR")).items()
+    }
 
 
 def _change_user(call: Call, key: str, value: str | None) -> None:

@@ -292,7 +292,8 @@ class Agent:
             mode="remote" if self._remote() else "local",
         )
         reserved = self._config.integer("PV_STORAGE_GC_RESERVED")
-        local = facts.local_keys(self._config.text("PV_CACHE_DEVMETADIR"))
+        kept = facts.local_keys(self._config.text("PV_CACHE_DEVMETADIR"))
+        local = {key: devmeta.embedded(text) for key, text in kept.items()}
         current = facts.facts(about, self._storage.root, reserved, local)
         devmeta.publish(self._run, current, containers_of(self._trail))
         return current

@@ -10,7 +10,8 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 
-from brickless.core.canonical import JsonInput
+from brickless.core.canonical import JsonInput, loads
+from brickless.core.errors import HostileInputError
 from brickless.device.config import Config
 from brickless.device.control.places import GO_REMOTE, Place
 from brickless.device.link import facts
@@ -28,6 +29,16 @@ def file_name(key: str) -> str:
 def values_in(folder: str) -> dict[str, str]:
     """The keys of a folder with their values."""
     return facts.local_keys(folder)
+
+
+def embedded(text: str) -> JsonInput:
+    """A value that is a JSON object or list, as one; any other text as it is (device.md 7.6)."""
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        return loads(text)
+    except HostileInputError:
+        return text
 
 
 def is_remote(config: Config, current: str, private: str) -> bool:
@@ -93,7 +104,7 @@ def everything(place: Place, config: Config, status: Mapping[str, object]) -> di
         flash={},
         mode="remote" if is_remote(config, current, place.private) else "local",
     )
-    local = values_in(config.text("PV_CACHE_DEVMETADIR"))
+    local = {key: embedded(text) for key, text in values_in(config.text("PV_CACHE_DEVMETADIR")).items()}
     found = facts.facts(about, place.storage, config.integer("PV_STORAGE_GC_RESERVED"), local)
     if "flash" in said:
         found["flash"] = json.loads(said["flash"])

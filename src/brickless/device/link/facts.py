@@ -40,7 +40,7 @@ class About(NamedTuple):
     mode: str = "remote"
 
 
-def facts(about: About, storage: str, reserved_percent: int, local: Mapping[str, str]) -> dict[str, JsonInput]:
+def facts(about: About, storage: str, reserved_percent: int, local: Mapping[str, JsonInput]) -> dict[str, JsonInput]:
     """All device metadata. `local` are keys that containers have set; ours win."""
     uname = os.uname()
     bits = "64" if sys.maxsize > 2**32 else "32"
