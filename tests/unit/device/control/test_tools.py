@@ -52,6 +52,14 @@ def test_a_package_takes_the_place_of_its_parts() -> None:
     assert merged["extra/web-only"] == SHA, "its signature was not replaced"
 
 
+def test_configuration_alone_leaves_the_part_alone() -> None:
+    """A guest has shown it: a package with nothing but configuration took its container away."""
+    merged = transaction.add(BASE, {"_config/web/b": SHA})
+    assert merged["web/run.json"] == BASE["web/run.json"]
+    assert "_config/web/a" not in merged, "configuration is replaced whole, too"
+    assert merged["_config/web/b"] == SHA
+
+
 def test_what_only_the_old_signature_covered_goes_with_it() -> None:
     package = {"web/run.json": {"name": "web", "v": 2}, "_sigs/web.json": signed("web/**")}
     merged = transaction.add(BASE, package)

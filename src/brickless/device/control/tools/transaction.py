@@ -44,14 +44,25 @@ def parts(entries: Mapping[str, JsonValue]) -> set[str]:
     return found
 
 
+def prefixes(package: Mapping[str, JsonValue]) -> set[str]:
+    """The folders that a package brings whole: a part's own, or a part's configuration; each without the other."""
+    found = set()
+    for path in package:
+        words = path.split("/")
+        if words[0] == CONFIG and len(words) > 2:
+            found.add(f"{CONFIG}/{words[1]}/")
+        elif words[0] not in (CONFIG, SIGNATURES) and len(words) > 1:
+            found.add(f"{words[0]}/")
+    return found
+
+
 def add(base: Mapping[str, JsonValue], package: Mapping[str, JsonValue]) -> Entries:
     """`base` with the package's parts in place of its own: what they had before is gone, not mixed.
 
-    Of each part of the package its folder goes, and all that an old signature of that name covered and no other does.
+    The folders that the package brings go, and all that an old signature of its name covered and no other does.
     """
-    gone: set[str] = set()
-    for part in parts(package):
-        gone.update(path for path in base if path.startswith(f"{part}/"))
+    folders = tuple(prefixes(package))
+    gone = {path for path in base if path.startswith(folders)} if folders else set()
     for path in package:
         if path.startswith(f"{SIGNATURES}/"):
             gone |= covered_alone(base, path)
