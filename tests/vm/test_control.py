@@ -138,7 +138,7 @@ def test_02_a_container_without_the_role_is_refused(guest: Guest) -> None:
     assert (code, json.loads(text)) == (255, {"Error": "Request not sent from a mgmt platform"})
     assert guest.shell("pvcontrol cmd reboot", "plain")[0] == 255
     seen = guest.ok("ls /pantavisor", "plain").split()
-    assert seen == ["device-meta", "logs", "pv-ctrl", "user-meta"], "nothing of the host's"
+    assert seen == ["device-meta", "logs", "pv-ctrl", "pv-ctrl-log", "user-meta"], "nothing of the host's"
     assert "pv-ctrl" in guest.ok("ls /pantavisor").split()
 
 

@@ -1,7 +1,7 @@
 """The log server: sockets that containers write to, files that they keep, the kernel's log (device.md 5.9).
 
     public.<C>/pv-ctrl-log   stream; one transmission a connection, ended by the peer or by a pause
-    public.<C>/log           datagrams: bound to /dev/log, syslog
+    public.<C>/.log          datagrams: bound to /dev/log, syslog
     <R>/pv-ctrl-log          stream, for the host and for containers that manage the device
     <R>/pv-fd-log            stream: a process of the host hands a descriptor over, whose lines are logged
 
@@ -162,7 +162,7 @@ class LogServer:
             return False
         public = os.path.join(self._run, PUBLIC + container)
         self._listen(os.path.join(public, "pv-ctrl-log"), container, socket.SOCK_STREAM)
-        self._listen(os.path.join(public, "log"), container, socket.SOCK_DGRAM)
+        self._listen(os.path.join(public, ".log"), container, socket.SOCK_DGRAM)
         self._inits[container] = init
         if self.options.loggers:
             self._files += [_File(container, path, path[1:], truncate=False, maxsize=0) for path in AUTO_FILES]

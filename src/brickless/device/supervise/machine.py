@@ -304,7 +304,7 @@ class LinuxMachine:
         logs_root = os.path.join(self.roots.storage, "logs")
         public = views.prepare(run, name)
         if self._capture(job) and job.container.dev_log is not False:
-            yield f"{public}/log dev/log none bind,create=file,optional 0 0"
+            yield f"{public}/.log dev/log none bind,create=file,optional 0 0"
         if MGMT in roles_of(job.container, default_mgmt=self.default_mgmt):
             yield f"{run} pantavisor none bind,ro,create=dir 0 0"
             yield f"{logs_root} pantavisor/logs none bind,ro,create=dir,optional 0 0"

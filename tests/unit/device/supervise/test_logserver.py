@@ -68,7 +68,7 @@ def test_a_container_s_words_are_its_own_whatever_they_claim(lab: Lab) -> None:
 def test_syslog_by_datagram(lab: Lab) -> None:
     lab.server.add("web", (), lambda: None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(str(lab.run / "public.web/log"))
+        sock.connect(str(lab.run / "public.web/.log"))
         sock.send(b"<13>Nov 25 12:00:00 app: hello")
         sock.send(b"<11>app: world\nforged second line")
     lab.turn()
