@@ -20,6 +20,8 @@ from brickless.core.progress import Message, Progress, Status
 from brickless.core.state import parse_state
 from brickless.core.update_types import HubGate, Policy
 from brickless.device.boot.uboot import UBoot
+from brickless.device.supervise.logserver import LogServer
+from brickless.device.supervise.logserver import Options as LogOptions
 from brickless.device.supervise.machine import LinuxMachine, Paths
 from brickless.device.supervise.supervisor import Limits, Supervisor
 from brickless.device.supervise.surroundings import Settings
@@ -93,6 +95,8 @@ class RealDevice:
         self.poll = select.poll()
         self.supervisor: Supervisor | None = None
         self.machine: LinuxMachine | None = None
+        #: What containers say is captured when this is set before `boot`.
+        self.log_options: LogOptions | None = None
         os.makedirs(folder / "run", exist_ok=True)
         (folder / "console").touch()
 
@@ -184,6 +188,15 @@ lxc.mount.auto = proc sys:rw
         paths = Paths(f"{base}/run", f"{base}/private", f"{base}/lxc", f"{base}/rootfs")
         console = kmsg.Console(f"{base}/console")
         self.machine = LinuxMachine(roots, paths, console, -1, self.poll, self.settings)
+        if self.log_options is not None:
+            self.machine.log_server = LogServer(
+                self.storage.root,
+                f"{base}/run",
+                self.poll,
+                now_s=self.machine.now_s,
+                console=console.line,
+                options=self.log_options,
+            )
         policy = Policy(commit_delay_s=2, hub_gate=HubGate.OFF)
         self.supervisor = Supervisor(self.machine, self.storage, UBoot(self.storage.root), Limits(30.0, policy))
         self.supervisor.boot(rev, verify=True)
@@ -199,7 +212,12 @@ lxc.mount.auto = proc sys:rw
         """One turn of the supervisor's loop."""
         if self.supervisor is None:
             raise RuntimeError("the device is off")
-        self.poll.poll(wait_ms)
+        logging = self.machine.log_server if self.machine is not None else None
+        for fd, _ in self.poll.poll(wait_ms):
+            if logging is not None:
+                logging.serve(fd)
+        if logging is not None:
+            logging.tick()
         self.supervisor.tick()
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
@@ -271,6 +289,8 @@ lxc.mount.auto = proc sys:rw
             for one in self.containers():
                 self.ask(op="stop", name=self.name(one))
             self.until(lambda: all(one["pid"] == 0 for one in self.containers().values()), "all to stop")
+            if self.machine.log_server is not None:
+                self.machine.log_server.close()
             self.machine.close()
         mount.unmount_beneath(str(self.folder))
         fifo = Path(f"/run/lxc/{self.folder}/lxc/{lxc.FIFO}")
