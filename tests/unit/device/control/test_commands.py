@@ -10,6 +10,7 @@ import pytest
 from brickless.device.control.places import settings
 from brickless.store.lock import lock
 from brickless.testkit.control import Answer, ControlLab
+from brickless.testkit.fake_linux import Behaviour
 
 
 def command(lab: ControlLab, op: str, payload: str = "") -> Answer:
@@ -133,3 +134,37 @@ def test_a_place_names_what_no_container_sees() -> None:
 
     assert private_of("/run/pantavisor/pv") == "/run/brickless"
     assert not private_of("/tmp/x").startswith("/tmp/x/")
+
+
+def test_a_local_revision_that_fails_is_left_again(lab: ControlLab) -> None:
+    lab.world.behave = lambda job: Behaviour(exits_after_s=0.2, status=1) if job.rev == "locals/bad" else Behaviour()
+    lab.ask("PUT", "/steps/locals/bad", lab.state(**{"web/x.json": {"a": 1}}))
+    assert command(lab, "LOCAL_RUN", "locals/bad").status == 200
+    lab.device.run_for(300)
+    progress = lab.ask("GET", "/steps/locals/bad/progress").value
+    assert (progress["status"], progress["status-msg"]) == ("ERROR", "A container could not be started")
+    assert lab.storage.current() == "0"
+    assert lab.ask("GET", "/device-meta").value["pantavisor.status"] == "READY"
+
+
+def test_a_local_revision_that_lacks_an_object_ends_with_the_reason(lab: ControlLab) -> None:
+    lab.ask("PUT", "/steps/locals/lacking", lab.state(**{"_config/web/x": "1" * 64}))
+    assert command(lab, "LOCAL_RUN", "locals/lacking").status == 200
+    progress = lab.ask("GET", "/steps/locals/lacking/progress").value
+    assert progress["status"] == "ERROR"
+    assert "1 objects are missing" in progress["logs"]
+    assert lab.storage.current() == "0"
+    assert command(lab, "REBOOT_DEVICE").status == 200, "nothing is under way any more"
+
+
+def test_a_revision_that_failed_may_be_tried_again(lab: ControlLab) -> None:
+    good = [False]
+    lab.world.behave = lambda job: Behaviour() if good[0] or job.rev == "0" else Behaviour(0.1, 0.2, 1)
+    lab.ask("PUT", "/steps/locals/a", lab.state(**{"web/x.json": {"a": 1}}))
+    command(lab, "LOCAL_RUN", "locals/a")
+    lab.device.run_for(300)
+    assert lab.ask("GET", "/steps/locals/a/progress").value["status"] == "ERROR"
+    good[0] = True
+    command(lab, "LOCAL_RUN", "locals/a")
+    lab.device.run_for(300)
+    assert lab.ask("GET", "/steps/locals/a/progress").value["status"] == "DONE"
