@@ -85,7 +85,7 @@ class HubSimulator:
         self._signed: dict[str, tuple[str, str]] = {}
         self._faults: list[Armed] = []
         self._numbers = itertools.count(1)
-        self._tls = tls
+        self.tls = tls
         self._host = host
         self._port = port
         self._server: Server | None = None
@@ -113,13 +113,13 @@ class HubSimulator:
     def url(self) -> str:
         """Scheme, host and port."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._tls else 'http'}://{host}:{self._port}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self._port}"
 
     def start(self) -> None:
         """Listens, on the port of before when it listened before."""
         self.closing.clear()
         server_class = ServerV6 if ":" in self._host else Server
-        self._server = server_class((self._host, self._port), Handler, self, self._tls)
+        self._server = server_class((self._host, self._port), Handler, self, self.tls)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -360,7 +360,7 @@ class HubSimulator:
     def _object_wire(self, request: Request, sha: str, method: str) -> dict[str, Any]:
         token = f"{next(self._numbers)}.{sha[:8]}"
         self._signed[token] = (method, sha)
-        scheme = "https" if self._tls else "http"
+        scheme = "https" if self.tls else "http"
         url = f"{scheme}://{request.headers.get('host')}/local-s3/{token}"
         size = self.size_lies.get(sha, str(len(self.objects.get(sha, b""))))
         urls = {"signed-geturl": url, "signed-puturl": url}

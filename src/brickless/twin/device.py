@@ -46,10 +46,12 @@ class EmulatedDevice:
         options: str = "",
         on_line: Callable[[str], None] | None = None,
         log_writes: bool = False,
+        drive: str = "",
     ) -> None:
         """`services` and `forwards` are its only network; `options` are added to the kernel's command line.
 
-        With `log_writes` each boot leaves `writes.<number>` in the folder, see `write_logs`.
+        With `log_writes` each boot leaves `writes.<number>` in the folder, see `write_logs`; `drive` replaces QEMU's
+        options for the disk, as in `Machine`.
         """
         self.folder = folder
         self.disk = folder / "disk.img"
@@ -60,6 +62,7 @@ class EmulatedDevice:
         self.hardware = hardware or Hardware()
         self.boots: list[BootRecord] = []
         self._log_writes = log_writes
+        self.drive = drive
         self._machine: Machine | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -95,6 +98,7 @@ class EmulatedDevice:
             selected.boot,
             self.console,
             disk=self.disk,
+            drive=self.drive,
             hardware=self.hardware,
             forwards=self.forwards,
             services=self.services,

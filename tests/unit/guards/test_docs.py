@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,8 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for name in re.findall(r"`make ([a-z-]+)[ `]", page.read_text()):
         assert name in targets, f"{page.name} says `make {name}`, which is not in the Makefile"
+
+
+def test_the_page_of_faults_is_made_from_the_tests() -> None:
+    done = subprocess.run([ROOT / "tools" / "faults-page", "--check"], check=False)
+    assert done.returncode == 0, "run tools/faults-page"
