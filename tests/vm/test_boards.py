@@ -58,10 +58,13 @@ def kernel_of(board: BoardLab) -> str:
 
 def committed(board: BoardLab, say: Say) -> None:
     before = kernel_of(board)
+    records = [board.memory_file, *(["uboot.txt"] if board.options.environment_on_boot else [])]
+    places = [board.place_of(name) for name in records]
     outcome = board.update(board.bsp(kernel=board.board.update, build="updated"), "another kernel")
     assert outcome.step.status == "DONE", outcome.step
     assert [(one.rev, one.attempt) for one in outcome.starts] == [(str(outcome.rev), 1)]
     assert kernel_of(board) != before
+    assert [board.place_of(name) for name in records] == places, "a record that moves is not written in place"
     say(f"{board.board.name}: {before} -> {kernel_of(board)}, tried once and committed")
 
 

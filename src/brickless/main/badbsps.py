@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from enum import StrEnum
 from pathlib import Path
@@ -69,7 +70,7 @@ def hanging_kernel(of: Board, kernel: Path, folder: Path) -> Path:
     def make(out: Path) -> None:
         data = bytearray(kernel.read_bytes())
         if of.arch == AMD64:
-            if data[0x202:0x206] < b"\x00\x02" or data[0x1FE:0x200] != b"\x55\xaa":
+            if data[0x202:0x206] != b"HdrS" or data[0x1FE:0x200] != b"\x55\xaa":
                 raise BricklessError(f"{kernel} is no kernel for PCs")
             # The code in 32-bit mode starts behind the setup's sectors (Documentation/arch/x86/boot.rst).
             start = (data[SETUP_SECTORS_AT] + 1) * SECTOR
@@ -83,6 +84,5 @@ def hanging_kernel(of: Board, kernel: Path, folder: Path) -> Path:
 
 
 def _decompressed(data: bytes) -> bytes:
-    import gzip
 
     return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data

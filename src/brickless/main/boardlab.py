@@ -13,7 +13,7 @@ from brickless.image import boards, factory, runtime
 from brickless.image.boards import Board, Options
 from brickless.image.bootscript import grub_memory, uboot_memory
 from brickless.image.bsp import Bsp
-from brickless.image.fat import Fat
+from brickless.image.fat import Extent, Fat
 from brickless.image.initramfs import Addition
 from brickless.main.artefacts import BUILD_ID, GROUP_TIMEOUT_S, RUNTIME_CONFIG, STABLE_S, write_site
 from brickless.main.badbsps import Fault, hanging_kernel, init_of
@@ -147,15 +147,25 @@ class BoardLab:
         self.developer.commit(self.repository, message)
         return self.developer.post(self.repository, message)
 
+    @property
+    def memory_file(self) -> str:
+        """Where on the boot partition the bootloader remembers."""
+        return "grub/grubenv" if self.board.bootloader == "grub" else "pv.env"
+
+    def place_of(self, name: str) -> Extent:
+        """Where a file of the boot partition lies on the disk."""
+        with (self.folder / "disk.img").open("rb") as disk:
+            found = Fat(disk, boards.layout(self.options.size_mb)[0].offset_bytes).find(name)
+        if found is None:
+            raise BricklessError(f"the boot partition has no {name}")
+        return found
+
     def forget_attempts(self) -> None:
         """While it is off: the bootloader's memory as that of a board that never booted."""
-        name, fresh = ("grub/grubenv", grub_memory()) if self.board.bootloader == "grub" else ("pv.env", uboot_memory())
+        fresh = grub_memory() if self.board.bootloader == "grub" else uboot_memory()
+        place = self.place_of(self.memory_file)
         with (self.folder / "disk.img").open("r+b") as disk:
-            place = boards.layout(self.options.size_mb)[0]
-            found = Fat(disk, place.offset_bytes).find(name)
-            if found is None:
-                raise BricklessError(f"the boot partition has no {name}")
-            disk.seek(found.clusters[0])
+            disk.seek(place.clusters[0])
             disk.write(fresh)
 
     def _stuck(self, *, wanted: bool) -> None:

@@ -69,3 +69,41 @@ def test_pid_1_loads_next_to_nothing() -> None:
         *(f"brickless.device.pid1.{name}" for name in ("main", "init", "daemon", "guard")),
     }
     assert answer["peak_kib"] < 14_000
+
+
+class Words:
+    """What the guard is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def alive(self) -> None:
+        self.heard.append("alive")
+
+    def started(self) -> None:
+        self.heard.append("started")
+
+    def configure(self, mode: str, timeout_s: int, _now_s: float) -> None:
+        self.heard.append((mode, timeout_s))
+
+
+class Lines:
+    """Collects the console."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_the_supervisors_words_reach_the_watchdog_and_others_are_named() -> None:
+    guard, console = Words(), Lines()
+    one = init.Init(console, [], False, guard)  # type: ignore[arg-type] # both are fakes
+    for line in ("watchdog always 15", "alive", "started", "watchdog never 15", "watchdog always -1", "watchdog 15"):
+        one._obey(line.split())
+    assert guard.heard == [("always", 15), "alive", "started"]
+    assert console.lines == [
+        f"brickless: pid1: not understood: {line}"
+        for line in ("watchdog never 15", "watchdog always -1", "watchdog 15")
+    ]
