@@ -21,7 +21,6 @@ from brickless.image import bsp as packs
 from brickless.image.arch import AMD64, ARM64, Arch
 from brickless.image.initramfs import unpacked
 from brickless.image.partitions import FAT16_LBA, LINUX, Partition
-from brickless.linux import process
 from brickless.store.objects import ObjectStore
 
 GAP_BYTES = 1 << 20
@@ -38,10 +37,7 @@ UBOOT_PACKAGE = "u-boot-qemu"
 
 
 class Board(NamedTuple):
-    """A board: `kernel` and `update` are two real kernels of Debian's, `watchdog` is the driver of its watchdog.
-
-    `tree` are the emulator's arguments whose device tree revisions bring; without, the board's firmware has one.
-    """
+    """A board: `kernel` and `update` are two real kernels of Debian's, `watchdog` is the driver of its watchdog."""
 
     name: str
     title: str
@@ -51,7 +47,6 @@ class Board(NamedTuple):
     kernel: str
     update: str
     watchdog: str
-    tree: tuple[str, ...] = ()
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -81,7 +76,6 @@ BOARDS = {
             "linux-image-cloud-arm64",
             "linux-image-6.12-cloud-arm64",
             "softdog",
-            ("-cpu", "cortex-a53", "-smp", "1", "-m", "512"),
         ),
     )
 }
@@ -117,8 +111,7 @@ def pack(
     unpacked_kernel = packs.kernel(folder, kernel or of.kernel, of.arch)
     archive = packs.modules_archive(folder, unpacked_kernel, of.modules)
     image = unpacked_kernel.image if of.arch == AMD64 else compressed(folder, unpacked_kernel.image)
-    tree = device_tree(folder, of.tree) if of.tree else None
-    return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons), tree)
+    return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons))
 
 
 def compressed(folder: Path, kernel: Path) -> Path:
@@ -238,17 +231,3 @@ def copy_sparse(source: Path, out: Path, offset: int) -> None:
                 write.seek(position)
                 write.write(chunk)
             position += len(chunk)
-
-
-def device_tree(folder: Path, machine: tuple[str, ...]) -> Path:
-    """The device tree of QEMU's board with these arguments, without what is random in it."""
-
-    def make(out: Path) -> None:
-        qemu = process.require("qemu-system-aarch64", "qemu-system-arm")
-        with tempfile.TemporaryDirectory(prefix="brickless-dtb-") as scratch:
-            path = Path(scratch) / "board.dtb"
-            argv = [qemu, "-M", f"virt,dtb-randomness=off,dumpdtb={path}", *machine, "-display", "none"]
-            process.run(argv, purpose="reading the board's device tree", timeout_s=60)
-            out.write_bytes(path.read_bytes())
-
-    return cache.artefact(folder / "artefacts", f"virt-{cache.key(list(machine), 1)}.dtb", make)
