@@ -65,6 +65,13 @@ def rss_mb(pid: int) -> float:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time that a process took so far. Unlike a rate it does not depend on who else runs."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def fleet(data_dir: str, owner: str, count: int, polls_file: str, *, already: int = 0) -> None:
     """Put `count` claimed devices with their factory revision into the database, and two polls of each into a file.
 
@@ -130,7 +137,9 @@ def measure_polls(hub: HubProcess, user: Caller, figures: dict[str, float | None
         fleet(hub.data_dir, owner, count, polls_file, already=already)
         already = count
         first = poll(hub.port, polls_file, seconds=0)
+        before_s = cpu_s(hub.process.pid)
         idle = poll(hub.port, polls_file, seconds=seconds)
+        figures["idle_poll_cpu_us"] = (cpu_s(hub.process.pid) - before_s) / idle["requests"] * 1e6
         name = f"{size // 1000}k"
         figures[f"first_polls_per_s_{name}"] = first["per_s"]
         figures[f"idle_polls_per_s_{name}"] = idle["per_s"]
@@ -160,13 +169,13 @@ def serve_bare() -> None:
 
 
 @contextmanager
-def bare_handler() -> Iterator[int]:
-    """The bare handler on a free port."""
+def bare_handler() -> Iterator[tuple[int, int]]:
+    """The bare handler: its port and its process."""
     argv = [sys.executable, "-m", "bench.hub", "bare"]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT}/src"}
     with spawn(argv, purpose="the bare handler", stdout=PIPE, env=environment, cwd=ROOT) as process:
         assert process.stdout is not None
-        yield int(process.stdout.readline().decode().rpartition(":")[2])
+        yield int(process.stdout.readline().decode().rpartition(":")[2]), process.pid
 
 
 def receive(url: str) -> float:
@@ -256,8 +265,10 @@ def measure(folder: str) -> None:
         polls_file = f"{hub.data_dir}.polls"
         hub.stop()
         say("the bare handler")
-        with bare_handler() as port:
+        with bare_handler() as (port, pid):
+            before_s = cpu_s(pid)
             bare = poll(port, polls_file, seconds=max(2.0, 8 * SCALE))
+            peers["bare_handler_cpu_us"] = (cpu_s(pid) - before_s) / bare["requests"] * 1e6
     peers["bare_handler_polls_per_s"] = bare["per_s"]
     peers["bare_handler_p99_ms"] = bare["p99_ms"]
     report("hub", figures, peers, ratios(figures, peers))
@@ -272,6 +283,8 @@ def ratios(figures: dict[str, float | None], peers: dict[str, float | None]) -> 
 
     return {
         "vs_bare_handler": ratio("idle_polls_per_s", "bare_handler_polls_per_s"),
+        # The other way round: less is better. The share of a poll's work that the server itself does.
+        "idle_poll_cpu_vs_bare": ratio("idle_poll_cpu_us", "bare_handler_cpu_us"),
         "object_get_vs_nginx": ratio("object_get_mb_per_s", "nginx_get_mb_per_s"),
     }
 
