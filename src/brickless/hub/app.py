@@ -42,6 +42,7 @@ from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.operations import OperationRoutes
 from brickless.hub.http.organisations import OrganisationRoutes
 from brickless.hub.http.people import ChangeRoutes, ProfileRoutes
+from brickless.hub.http.quick import QuickPolls
 from brickless.hub.http.router import Route, Router, Service
 from brickless.hub.http.tokens import TokenRoutes
 from brickless.hub.http.trails import TrailRoutes
@@ -203,6 +204,7 @@ class Hub:
 
         router = Router(routes, by_name)
         metrics = Metrics(self._gauges())
+        self.quick = self._make_quick(metrics)
         application = Application(
             router,
             self.auth,
@@ -211,6 +213,7 @@ class Hub:
             metrics,
             public_url=self.settings.public_url,
             tracer=self.traces,
+            quick=self.quick,
         )
         router.add(auth.service())
         router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
@@ -220,21 +223,31 @@ class Hub:
         router.add(LogRoutes(self.parts, self.logs).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
         changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)
-        tokens = TokenRoutes(ApiTokens(self.parts))
         operations = OperationRoutes(self.parts, metrics, router, self.keys.operator)
         for service in (
             *BlobRoutes(self.objects).services(),
             *operations.services(),
             *InternalRoutes(self.parts, operations).services(),
-            tokens.service(),
-            AppRoutes(Apps(self.parts)).service(),
-            SubscriptionRoutes(Subscriptions(self.parts)).service(),
+            *self._for_accounts(),
             *changes.services(),
             *self._for_operators(base_url),
             page_parts,
         ):
             router.add(service)
         return application
+
+    def _make_quick(self, metrics: Metrics) -> QuickPolls | None:
+        # Traced requests are spans, and a proxy's headers name the caller: then every request goes the ordinary way.
+        if self.traces is not None or self.settings.trusted_proxies:
+            return None
+        return QuickPolls(self.parts.polls, self.parts.presence, metrics)
+
+    def _for_accounts(self) -> tuple[Service, ...]:
+        return (
+            TokenRoutes(ApiTokens(self.parts)).service(),
+            AppRoutes(Apps(self.parts)).service(),
+            SubscriptionRoutes(Subscriptions(self.parts)).service(),
+        )
 
     def _for_operators(self, base_url: Callable[[Request], str]) -> tuple[Service, ...]:
         return (
@@ -344,6 +357,12 @@ class Hub:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(waiting.wait(), wait_s)
 
+    def stopping(self) -> None:
+        """Streams end, and every answer goes the ordinary way, which can say that the connection closes."""
+        self.events.close()
+        if self.quick is not None:
+            self.quick.stopped = True
+
     async def stop(self) -> None:
         """Write what is only in memory and close the database."""
         for keeper in self._keepers:
@@ -412,7 +431,7 @@ async def serve(
             port=port,
             tls=tls,
             ready=ready,
-            stopping=hub.events.close,
+            stopping=hub.stopping,
             inherited=inherited,
             trusted_proxies=settings.trusted_proxies,
         )

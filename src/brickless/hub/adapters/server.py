@@ -34,6 +34,10 @@ _HEAD_TIMEOUT_S = 30
 _MAX_HEAD_BYTES = 64 * 1024
 
 
+#: Headers that change nothing about the answer to a poll.
+_PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"content-type"})
+
+
 class Tls(NamedTuple):
     """The second port: certificate chain and key as PEM files."""
 
@@ -45,6 +49,7 @@ class Tls(NamedTuple):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection that is closed when a request's head is too large or never comes."""
 
+    _quick: Any = None
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
@@ -52,6 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for the first head."""
         super().connection_made(transport)
+        self._quick = getattr(self.app, "quick", None)
         self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -105,7 +111,34 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._stop_timer()
-        super().on_headers_complete()
+        if self._quick is None or not self._answered_quickly(self._quick):
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole; one that was answered quickly on a fresh connection never had a cycle."""
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def _answered_quickly(self, quick: Any) -> bool:
+        """Answer an idle poll at once (`http.quick`), unless the request or the connection is special."""
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or self.flow.write_paused or self.parser.get_method() != b"GET":
+            return False
+        authorization = b""
+        for name, value in self.headers:
+            if name == b"authorization" and not authorization:
+                authorization = value
+            elif name not in _PLAIN and (name, value.lower()) != (b"connection", b"keep-alive"):
+                return False
+        if not authorization or self.parser.get_http_version() != "1.1":
+            return False
+        address = self.client[0] if self.client else "local"
+        answer = quick.answer(self.url, authorization, address, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
 
 
 class _Server(uvicorn.Server):

@@ -19,6 +19,7 @@ from brickless.hub.domain.values import Identity
 from brickless.hub.http import errors
 from brickless.hub.http.messages import ClientGone, Receive, Request, Response, Send
 from brickless.hub.http.metrics import Metrics
+from brickless.hub.http.quick import QuickPolls
 from brickless.hub.http.router import Route, Router, Service, cleaned
 from brickless.hub.http.tracing import Tracer
 from brickless.hub.services import audit
@@ -73,8 +74,11 @@ class Application:
         *,
         public_url: str | None,
         tracer: Tracer | None = None,
+        quick: QuickPolls | None = None,
     ) -> None:
         self._tracer = tracer
+        #: The short way of idle polls, for the server; None while every request must pass here.
+        self.quick = quick
         self._organisations = organisations
         self._metrics = metrics
         self._router = router
@@ -113,6 +117,8 @@ class Application:
         except ClientGone:
             return 0
         await self._send(request, response, service, send, started_s)
+        if response.poll is not None and self.quick is not None:
+            self.quick.learn(request, response, canonical=service is not None and service.canonical)
         return response.status
 
     async def _answer(self, request: Request, service: Service | None, rest: str) -> Response:

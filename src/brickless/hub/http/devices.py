@@ -8,13 +8,14 @@ from brickless.hub.domain import jsontext, scopes
 from brickless.hub.domain.errors import Forbidden, Malformed
 from brickless.hub.domain.filters import page_number, parse_device_filters
 from brickless.hub.domain.jsontext import Value, text_field
+from brickless.hub.domain.prn import DEVICE_PREFIX
 from brickless.hub.domain.values import Identity
 from brickless.hub.http import encoding
 from brickless.hub.http.auth import require_user_agent
 from brickless.hub.http.messages import Handler, Request, Response, ok, parse_query
 from brickless.hub.http.router import PATCH_METHODS, Route, Service
 from brickless.hub.services.devices import Devices, Draft, Shown
-from brickless.hub.services.metadata import Metadata
+from brickless.hub.services.metadata import USER_META, Metadata
 
 _MAX_PAGE = 10_000
 _AUTO_TOKEN = "Pantahub-Devices-Auto-Token-V1"  # noqa: S105 - a header's name
@@ -178,7 +179,9 @@ class DeviceRoutes:
 
     async def user_meta(self, request: Request) -> Response:
         """GET /devices/{id}/user-meta."""
-        return Response(await self._metadata.user_meta(request.caller, request.params["id"]))
+        caller, name = request.caller, request.params["id"]
+        own_poll = caller.is_device and caller.prn == DEVICE_PREFIX + name
+        return Response(await self._metadata.user_meta(caller, name), poll=(name, USER_META, "") if own_poll else None)
 
     @staticmethod
     async def _meta_body(request: Request) -> dict[str, Value]:

@@ -122,7 +122,7 @@ def parse_query(raw: bytes) -> list[tuple[str, str]]:
 class Response:
     """An answer. `body` is bytes, or a stream with its exact length in `length`."""
 
-    __slots__ = ("body", "content_type", "headers", "length", "status")
+    __slots__ = ("body", "content_type", "headers", "length", "poll", "status")
 
     def __init__(
         self,
@@ -132,12 +132,15 @@ class Response:
         headers: tuple[tuple[str, str], ...] = (),
         content_type: str = "application/json; charset=utf-8",
         length: int | None = None,
+        poll: tuple[str, str, str] | None = None,
     ) -> None:
         self.body = body
         self.status = status
         self.headers = headers
         self.content_type = content_type
         self.length = length
+        #: Device, kind and variant of the remembered answer that this is (services.polls).
+        self.poll = poll
 
 
 def ok(value: object) -> Response:

@@ -170,7 +170,7 @@ class TrailRoutes:
         if polling:
             remembered = self._parts.polls.get(trail_id, _STEPS, variant)
             if remembered is not None:
-                return Response(remembered)
+                return Response(remembered, poll=(trail_id, _STEPS, variant))
         ticket = self._parts.polls.ticket(trail_id)
         fields = request.field("fields")
         projection = parse_fields(fields) if fields else WHOLE

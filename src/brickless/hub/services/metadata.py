@@ -11,7 +11,7 @@ from brickless.hub.domain.values import Device, Identity
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 
-_USER_META = "user-meta"
+USER_META = "user-meta"
 
 
 class Metadata:
@@ -24,7 +24,7 @@ class Metadata:
         """The account's map under the device's own, as struct JSON. Readers: the owner and the device."""
         own_poll = caller.is_device and caller.prn == prn.device(name)
         if own_poll:
-            remembered = self._parts.polls.get(name, _USER_META, "")
+            remembered = self._parts.polls.get(name, USER_META, "")
             if remembered is not None:
                 return remembered
         ticket = self._parts.polls.ticket(name)
@@ -34,7 +34,7 @@ class Metadata:
         merged = metas.merged_user_meta(load_stored(account_meta), load_stored(device.user_meta))
         answer = bytes(struct_map(merged))
         if own_poll:
-            self._parts.polls.put(name, _USER_META, "", answer, ticket)
+            self._parts.polls.put(name, USER_META, "", answer, ticket)
         return answer
 
     @staticmethod
