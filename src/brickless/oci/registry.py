@@ -55,6 +55,10 @@ class RegistryError(UserError):
     """A registry refused or failed; `id` is registry-unauthorized, -missing, -failed or -unreachable."""
 
 
+def ignore_bytes(_count: int) -> None:
+    """For who shows no progress."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """How to visit registries: credentials that were given beside docker's own, and where plain HTTP is allowed."""
@@ -64,6 +68,8 @@ class Access:
     plain_http: bool = False
     # A host that is asked instead of another (`docker.io` -> `mirror.example.org:5000`), by the registry's name.
     mirrors: Mapping[str, str] | None = None
+    # Hears how many bytes of layers came, as they come.
+    heard: Callable[[int], None] = ignore_bytes
 
 
 def is_loopback(host: str) -> bool:
@@ -189,6 +195,7 @@ class RegistryClient:
             # As they come: a chunk size would hold bytes back that a broken line then loses.
             for chunk in answer.iter_raw():
                 partial.append(chunk)
+                self._access.heard(len(chunk))
 
     # Push.
 

@@ -17,6 +17,7 @@ from brickless.oci.manifest import Platform
 from brickless.oci.registry import Access
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
+from brickless.pvr.progress import Meter
 from brickless.store.repo import Repository
 
 _PLATFORMS_FILE = "_hostconfig/pvr/docker.json"
@@ -31,7 +32,9 @@ def build(
     environment = {name: os.environ[name] for name in ("HOME", "PATH", "XDG_RUNTIME_DIR") if name in os.environ}
     docker = DockerConfig.load(Path(config, "config.json"), environment)
     credentials = Credentials(username, password) if username else None
+    meter = Meter(env, "Downloading layers:", 0, 0)
     access = Access(
+        heard=meter.add_bytes,
         credentials=credentials,
         docker=docker,
         plain_http=bool(more.get("plain_http")),
@@ -45,7 +48,7 @@ def build(
         stdin=sys.stdin.buffer,
         docker_host=os.environ.get("DOCKER_HOST", ""),
         epoch_s=_epoch(),
-        say=env.say,
+        say=meter.say,
         report=env.warn,
     )
 

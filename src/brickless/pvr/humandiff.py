@@ -15,6 +15,8 @@ from brickless.core.state import is_inline_json, is_object_id
 from brickless.pvr import progress
 
 SizeOf = Callable[[str], int | None]
+#: The packages of an image by its hash: name to version; empty when that is not known.
+PackagesOf = Callable[[str], Mapping[str, str]]
 MAX_DETAILS = 40
 _SHORT = 12
 _VALUE_WIDTH = 60
@@ -60,7 +62,17 @@ def parts(entries: Mapping[str, JsonValue], size_of: SizeOf) -> list[Part]:
     return sorted(found, key=lambda part: (ranks[part.kind], part.name))
 
 
-def compare(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue], size_of: SizeOf) -> list[PartChange]:
+def no_packages(_sha: str) -> Mapping[str, str]:
+    """For who does not look into images."""
+    return {}
+
+
+def compare(
+    old: Mapping[str, JsonValue],
+    new: Mapping[str, JsonValue],
+    size_of: SizeOf,
+    packages_of: PackagesOf = no_packages,
+) -> list[PartChange]:
     """Return the parts that differ between two states, in the order of `parts`."""
     before = {part.name: part for part in parts(old, size_of)}
     after = {part.name: part for part in parts(new, size_of)}
@@ -69,7 +81,7 @@ def compare(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue], size_of:
         left, right = before.get(name), after.get(name)
         if left is None or right is None:
             changes.append(PartChange(name, "added" if left is None else "removed", left, right, ()))
-        elif details := list(_details(left, right, size_of)):
+        elif details := list(_details(left, right, size_of, packages_of)):
             changes.append(PartChange(name, "changed", left, right, tuple(_bounded(details))))
     return changes + _signature_changes(old, new)
 
@@ -146,7 +158,7 @@ def _describe(name: str, own: dict[str, JsonValue], entries: Mapping[str, JsonVa
     )
 
 
-def _details(old: Part, new: Part, size_of: SizeOf) -> Iterator[str]:
+def _details(old: Part, new: Part, size_of: SizeOf, packages_of: PackagesOf) -> Iterator[str]:
     if (old.image, old.digest) != (new.image, new.digest):
         yield f"image {old.image} {_digest(old.digest)} → {new.image} {_digest(new.digest)}"
     for path, value in sorted(diff_entries(old.entries, new.entries).items()):
@@ -160,6 +172,21 @@ def _details(old: Part, new: Part, size_of: SizeOf) -> Iterator[str]:
         else:
             sizes = _growth(_object_size(old.entries[path], size_of), _object_size(value, size_of))
             yield f"{name} is changed{f' ({sizes})' if sizes else ''}"
+            if name.endswith(".squashfs"):
+                yield from package_changes(packages_of(str(old.entries[path])), packages_of(str(value)))
+
+
+def package_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """Yield one line for each package that came, went or has another version; nothing when one side is not known."""
+    if not old or not new:
+        return
+    for name in sorted({*old, *new}):
+        if name not in old:
+            yield f"package {name} {new[name]} is added"
+        elif name not in new:
+            yield f"package {name} {old[name]} is removed"
+        elif old[name] != new[name]:
+            yield f"package {name} {old[name]} → {new[name]}"
 
 
 def _signature_changes(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> list[PartChange]:

@@ -56,20 +56,20 @@ class Collected(NamedTuple):
 
 
 def check(
-    entries: dict[str, JsonValue], store: ObjectStore, *, report: Callable[[str], None] = lambda _: None
+    entries: dict[str, JsonValue], store: ObjectStore, *, report: Callable[[str, str], None] = lambda _path, _sha: None
 ) -> list[Fault]:
-    """Hash every object that a state needs, each once; returns the faults by path. `report` hears of each path."""
+    """Hash every object that a state needs, each once; returns the faults by path. `report` hears of each when done."""
     faults = []
     seen: set[str] = set()
     for path, sha in sorted(objects_of(entries).items()):
         if sha in seen:
             continue
         seen.add(sha)
-        report(path)
         if not store.has(sha):
             faults.append(Fault(path, sha, "missing"))
         elif not store.verify(sha):
             faults.append(Fault(path, sha, "damaged"))
+        report(path, sha)
     return faults
 
 

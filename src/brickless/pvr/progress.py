@@ -56,6 +56,14 @@ class Meter:
         with self._guard:
             self.total_bytes += count
 
+    def say(self, text: str) -> None:
+        """A line of talk, where the meter was; the meter comes back with the next bytes."""
+        with self._guard:
+            if self._live and self._drawn_s:
+                print("\r\x1b[K", end="", file=sys.stderr)
+                self._drawn_s = 0.0
+        self._env.say(text)
+
     def _maybe_draw(self) -> None:
         if self._live and time.monotonic() - self._drawn_s >= _REDRAW_S:
             self._draw()
@@ -65,9 +73,11 @@ class Meter:
         print(f"\r\x1b[K{self.line()}", end="", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """The state as text: `Downloading 3/7 objects, 12.3/30.0 MiB, 4.5 MiB/s`."""
+        """The state as text: `Downloading 3/7 objects, 12.3/30.0 MiB, 4.5 MiB/s`; less where no total is known."""
         elapsed_s = max(time.monotonic() - self._start_s, 0.001)
         rate = self.done_bytes / _MIB / elapsed_s
+        if not self.objects:
+            return f"{self._verb} {self.done_bytes / _MIB:.1f} MiB, {rate:.1f} MiB/s"
         return (
             f"{self._verb} {self.done_objects}/{self.objects} objects, "
             f"{self.done_bytes / _MIB:.1f}/{max(self.total_bytes, self.done_bytes) / _MIB:.1f} MiB, {rate:.1f} MiB/s"

@@ -27,9 +27,8 @@ from typing import NamedTuple
 
 import zstandard
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from brickless.core import canonical
 from brickless.core.canonical import JsonValue
@@ -42,6 +41,7 @@ from brickless.oci.manifest import media_type_of, parse_config, parse_index, par
 from brickless.oci.reference import Reference
 from brickless.store.objects import ObjectStore
 from brickless.testkit.archives import Bytes, file, folder, hardlink, symlink, tar_of
+from brickless.testkit.certificates import code_signing
 
 SLOW_S = 5.0
 #: An input that takes this long is taken for a hang, and stopped.
@@ -203,7 +203,7 @@ class Signatures:
         from brickless.pvr import signing
 
         self.entries: dict[str, JsonValue] = {"#spec": SPEC, "web/run.json": {"name": "web"}, "web/root": "ab" * 32}
-        self.root = certificate(KEY, KEY)
+        self.root = code_signing(KEY, NOW - timedelta(days=1))
         self.trust = signing.Trust(roots=(self.root,))
         rule = signing.part_rule("web")
         self.covered = canonical.dumps({k: v for k, v in self.entries.items() if k.startswith("web/")})
@@ -254,24 +254,6 @@ def pem(data: bytes) -> None:
     jws.load_certificates(data, name="fuzz")
     jws.load_public_keys(data, name="fuzz")
     jws.load_private_key(data, name="fuzz")
-
-
-def certificate(key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """A certificate that may sign code and certificates."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fuzz")])
-    usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CODE_SIGNING])
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(NOW - timedelta(days=1))
-        .not_valid_after(NOW + timedelta(days=9000))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(usage, critical=False)
-        .sign(issuer, hashes.SHA256())
-    )
 
 
 @contextmanager

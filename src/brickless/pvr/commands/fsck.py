@@ -8,6 +8,7 @@ from brickless.pvr.cli import option
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
 from brickless.pvr.pool import Fault
+from brickless.pvr.progress import Meter
 from brickless.store.repo import Repository
 
 
@@ -21,7 +22,7 @@ def command(env: Env, repair: bool, source: str, whole_pool: bool) -> None:
 
     repo = env.repository()
     with repo.lock():
-        faults = pool.check(repo.pristine(), repo.objects, report=lambda path: env.trace(f"checking {path}"))
+        faults = _check(env, repo)
         if whole_pool:
             known = {fault.sha for fault in faults}
             faults += [fault for fault in pool.check_pool(repo.objects) if fault.sha not in known]
@@ -40,6 +41,22 @@ def command(env: Env, repair: bool, source: str, whole_pool: bool) -> None:
             f"{len(left)} object(s) are missing or damaged in {repo.objects.root}.",
             hint="Fetch them again with `pvr fsck --repair`, or from elsewhere with --from.",
         )
+
+
+def _check(env: Env, repo: Repository) -> list[Fault]:
+    from brickless.pvr import pool
+    from brickless.store.entries import objects_of
+
+    entries = repo.pristine()
+    sizes = {sha: repo.objects.size_bytes(sha) for sha in objects_of(entries).values() if repo.objects.has(sha)}
+    with Meter(env, "Checking", len(set(objects_of(entries).values())), sum(sizes.values())) as meter:
+
+        def report(path: str, sha: str) -> None:
+            env.trace(f"checked {path}")
+            meter.add_bytes(sizes.get(sha, 0))
+            meter.add_object()
+
+        return pool.check(entries, repo.objects, report=report)
 
 
 def _rows(faults: list[Fault]) -> list[JsonValue]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brickless.core.canonical import JsonValue
 from brickless.core.errors import UserError
@@ -28,10 +28,12 @@ _CODES = BAD_REFERENCE | {"reference-no-device": 2}
 @option("--commit-msg", "--message", "-m", default="", help="What changed and why, for the trail.")
 @option("--rev", default="-1", help="The revision's number (default: the next), or locals/NAME on a device.")
 @option("--force", "-f", is_flag=True, help="Upload objects again that the hub has.")
-def command(env: Env, repo: str, envelope: str, commit_msg: str, rev: str, force: bool) -> None:
+@option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait so long until the device is done with it.")
+def command(env: Env, /, repo: str, rev: str, **flags: Any) -> None:
     """Upload the objects that the hub lacks, and post the committed state as a new revision of the trail.
 
-    What is not committed is not posted.
+    What is not committed is not posted. With --wait, exit 0 means that the device runs the revision, and exit 3 that
+    it refused it, came back to the old one, or was not done in time.
     """
     from brickless.pvr import hub
     from brickless.pvr.http import Client
@@ -41,17 +43,31 @@ def command(env: Env, repo: str, envelope: str, commit_msg: str, rev: str, force
         reference = _target(env, here, repo)
         entries = here.pristine()
         _warn_if_dirty(env, here)
-        document = make_envelope(envelope, commit_msg, rev)
+        document = make_envelope(flags["envelope"], flags["commit_msg"], rev)
         with Client(env) as client:
             client.name_host(reference.location)
             remote = hub.discover(client, reference.location)
-            send_objects(env, client, remote, here, entries, force=force)
+            send_objects(env, client, remote, here, entries, force=flags["force"])
             document[remote.state_key] = entries
             step = hub.post_step(client, remote, document)
         _check(env, step, hub.state_sha(entries))
         _remember(env, here, reference)
     env.say(f"Successfully posted Revision {step.rev} ({step.state_sha[:8]}) to device id {step.trail_id}")
-    env.result({"rev": step.rev, "state-sha": step.state_sha, "trail-id": step.trail_id, "to": reference.text})
+    told: dict[str, JsonValue] = {"rev": step.rev, "state-sha": step.state_sha, "trail-id": step.trail_id}
+    told["to"] = reference.text
+    if flags["wait"] > 0:
+        told |= _wait(env, remote, step, flags["wait"])
+    env.result(told)
+
+
+def _wait(env: Env, remote: Remote, step: Step, timeout_s: float) -> dict[str, JsonValue]:
+    from brickless.pvr import outcome
+    from brickless.pvr.http import Client
+
+    with Client(env) as client:
+        client.name_host(remote.post_url)
+        found = outcome.follow(client, remote.post_url, step, timeout_s=timeout_s)
+    return {"status": found.status, "status-msg": found.message}
 
 
 def send_objects(
