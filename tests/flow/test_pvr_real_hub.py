@@ -266,3 +266,53 @@ def test_a_device_made_from_a_repository(pvr: Any, owner: Caller, tmp_path: Path
     token = device.json()["token"]
     steps = owner.client.get(f"/trails/{made['id']}/steps/0", headers={"Authorization": f"Bearer {token}"}).json()
     assert steps["state"]["f"] == sha(b"factory")
+
+
+def test_factory_tokens(pvr: Any, owner: Caller, hub: HubProcess) -> None:
+    """A token is made, makes a device its owner's at the first contact, is listed and disabled."""
+    made = pvr("device", "tokens", "create", "line-3", "--meta", "site=hall 3", "--json")
+    token = json.loads(made.stdout)
+    assert token["nick"] == "line-3"
+    assert token["id"] in made.stderr
+    fresh = owner.client.post("/devices/", json={}, headers={"Pantahub-Devices-Auto-Token-V1": token["token"]}).json()
+    found = json.loads(pvr("device", "get", fresh["id"]).stdout)
+    assert found["owner"] == owner.claims["prn"]
+    assert found["user-meta"] == {"site": "hall 3"}
+    listed = pvr("device", "tokens", "ls")
+    assert f"{token['id']}  line-3" in listed.stdout
+    assert token["token"] not in listed.stdout
+    assert "disabled" in pvr("device", "tokens", "rm", token["id"]).stdout
+    again = owner.client.post("/devices/", json={}, headers={"Pantahub-Devices-Auto-Token-V1": token["token"]})
+    assert again.json().get("owner", "") == ""
+    pvr("device", "tokens", "create", "--meta", "no-value", code=2)
+    plain = pvr("--quiet", "device", "tokens", "create")
+    assert plain.stdout.strip()
+    assert plain.stderr == ""
+
+
+def completions(pvr: Any, words: str, **more: str) -> list[str]:
+    """What a shell would offer for the last of the words."""
+    number = str(len(words.split()) + words.endswith(" ") - 1)
+    ran = pvr(_PVR_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=number, **more)
+    return [line.partition(",")[2] for line in ran.stdout.splitlines() if line]
+
+
+def test_a_shell_offers_what_the_hub_knows(
+    pvr: Any, owner: Caller, device: DeviceCaller, tmp_path: Path, hub: HubProcess
+) -> None:
+    nick = nick_of(owner, device)
+    pvr("login")
+    quiet = {"PVR_USERNAME": "", "PVR_PASSWORD": ""}
+    assert nick in completions(pvr, f"pvr device get {nick[:4]}", **quiet)
+    assert f"user1/{nick}" in completions(pvr, f"pvr clone user1/{nick[:4]}", **quiet)
+    assert "user1/" in completions(pvr, "pvr post user", **quiet)
+    assert completions(pvr, "pvr device get no-such-nick", **quiet) == []
+    assert "commit" in completions(pvr, "pvr com")
+    # No question, no error, no long wait: not even without a hub.
+    ran = pvr(
+        _PVR_COMPLETE="bash_complete", COMP_WORDS="pvr device get x", COMP_CWORD="3", PVR_BASEURL="http://127.0.0.1:1"
+    )
+    assert (ran.stdout.strip(), ran.stderr) == ("", "")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/src.json").write_text("{}")
+    assert completions(pvr, "pvr app update w") == ["web"]

@@ -47,7 +47,9 @@ def _repositories(env: Env, incomplete: str) -> list[str]:
     user, slash, nick = incomplete.partition("/")
     if not slash:
         return [f"{name}/" for name in _nicks(env, "profiles", f"nick=^{quote(user)}")]
-    found = _nicks(env, "devices", f"nick=^{quote(nick)}&owner-nick={quote(user)}")
+    # Of others the hub lists public devices only; one's own are all there when nobody else is asked for.
+    own = user == _nick_in(env.access_token or _cached(env))
+    found = _nicks(env, "devices", f"nick=^{quote(nick)}" + ("" if own else f"&owner-nick={quote(user)}"))
     return [f"{user}/{name}" for name in found]
 
 
@@ -96,3 +98,17 @@ def _cached(env: Env) -> str:
         return ""
     found = [token.access for key, token in tokens.items() if key.startswith(f"{env.api_base}/auth realm=")]
     return found[0] if found else ""
+
+
+def _nick_in(token: str) -> str:
+    """Whose token it is, by its own words: good enough for what is offered, nothing is allowed by it."""
+    import base64
+
+    from brickless.core import canonical
+
+    claims = token.split(".")[1] if token.count(".") == 2 else ""
+    try:
+        value = canonical.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    except (BricklessError, ValueError):
+        return ""
+    return str(value.get("nick", "")) if isinstance(value, dict) else ""

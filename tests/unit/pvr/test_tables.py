@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from brickless.core.errors import UserError
 from brickless.pvr import tables
+from brickless.pvr.env import Env
+from brickless.pvr.progress import Meter
 from brickless.pvr.tables import LogFilter
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -134,3 +136,25 @@ def test_no_entry_of_a_hub_breaks_a_line_or_reaches_the_terminal(entry: dict[str
     line = tables.log_line(entry, UTC)  # type: ignore[arg-type]
     assert not set(line) & {chr(code) for code in range(32)} - {"\t"}
     tables.table(tables.PS_COLUMNS, [tables.ps_row(entry, NOW)])  # type: ignore[arg-type]
+
+
+def test_a_meter_says_how_much_and_how_fast_and_makes_room_for_talk(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = Env()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Meter(env, "Storing", 0, 0) as meter:
+        meter.add_bytes(3 << 20)
+        meter.say("Adding raw x")
+        meter._drawn_s = -1.0  # as if the last drawing were long ago
+        meter.add_bytes(1 << 20)
+    err = capsys.readouterr().err
+    assert "Storing 3.0 MiB, " in err
+    assert " MiB/s\r\x1b[KAdding raw x\n" in err, "the meter's line is gone before the talk"
+    assert err.endswith(" MiB/s\n")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    with Meter(env, "Downloading", 2, 10) as quiet:
+        quiet.add_bytes(10)
+        quiet.add_object()
+        assert quiet.line().startswith("Downloading 1/2 objects, 0.0/0.0 MiB, ")
+    assert capsys.readouterr().err == ""

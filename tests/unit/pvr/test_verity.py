@@ -11,7 +11,11 @@ import pytest
 
 from brickless.core.errors import HostileInputError, UserError
 from brickless.linux import process
+from brickless.oci.layout import LayoutWriter
 from brickless.pvr import verity
+from brickless.pvr.main import run
+from brickless.testkit.archives import file, tar_of
+from brickless.testkit.debian_image import PLAIN, write_image
 
 RUN = {"name": "web", "root-volume": "root.squashfs", "volumes": ["data.squashfs", "more.squashfs"]}
 
@@ -140,3 +144,37 @@ def test_a_volume_that_is_a_symlink_is_refused(repo: Path) -> None:
 def test_output_that_is_not_known_is_refused(output: bytes) -> None:
     with pytest.raises(HostileInputError):
         verity.parse_output(output)
+
+
+@pytest.mark.needs("verity")
+def test_install_and_update_hash_a_protected_volume_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was built must boot: without it the device would refuse the new root for its old hash."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    monkeypatch.chdir(repo)
+    layouts = {}
+    for name in ("one", "two"):
+        layouts[name] = LayoutWriter(tmp_path / name)
+        layer = (tar_of(("x", file(name.encode()))), PLAIN)
+        layouts[name].finish([(write_image(layouts[name], [layer], {"Cmd": ["/x"]}), "latest")])
+    for line in (
+        ["init"],
+        ["app", "add", "web", "--from", f"oci:{tmp_path}/one"],
+        ["add"],
+        ["commit"],
+        ["dm-convert", "web", "root.squashfs"],
+        ["app", "install", "web"],
+    ):
+        assert run(line) == 0, (line, capsys.readouterr())
+    first = load(repo / "web/_dm/root.squashfs.json")
+    assert load(repo / "web/run.json")["root-volume"] == "dm:root.squashfs", "rendering keeps the protection"
+    assert "Unchanged verity format web/_dm/root.squashfs.json" in capsys.readouterr().err
+    assert run(["app", "update", "web", "--from", f"oci:{tmp_path}/two"]) == 0
+    assert "Updated web/_dm/root.squashfs.json" in capsys.readouterr().err
+    second = load(repo / "web/_dm/root.squashfs.json")
+    assert second["root_hash"] != first["root_hash"]
+    argv = ["veritysetup", "verify", "root.squashfs", "root.squashfs.hash", str(second["root_hash"])]
+    process.run(argv, purpose="verifying", timeout_s=60, cwd=str(repo / "web"))
