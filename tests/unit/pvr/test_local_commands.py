@@ -299,7 +299,7 @@ def test_a_stopped_commit_leaves_a_working_repository(number: int, expected: int
     code = (
         "import os, sys\n"
         "from brickless.store import repo\n"
-        "repo.Repository._store_objects = lambda self, entries: os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "repo.Repository._store_objects = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))\n"
         "from brickless.pvr.main import run\n"
         "sys.exit(run(['commit']))\n"
     )
