@@ -3,6 +3,7 @@
 `measure()` is also a part of the benchmark `pvr`. Both sides read the same OCI layout (gzip layers, about 200 MB
 files from Debian packages), write squashfs with the same compressor, and run as root, which umoci needs to keep owners.
 Rounds alternate, and the best of each side counts: the machine may be busy with other things.
+`python -m bench.app_add --large` measures the memory alone, with an image of 2 GB and 60,000 files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from brickless.linux import process
 from brickless.oci.app import Build, add_app
 from brickless.oci.flatten import Flattener
 from brickless.oci.layout import LayoutWriter
-from brickless.testkit.debian_image import GZIP, DebLayer, write_image
+from brickless.testkit.archives import file, tar_of
+from brickless.testkit.debian_image import GZIP, PLAIN, DebLayer, write_image
 
 CACHE = Path(__file__).parents[1] / ".cache"
 # About 200 MB of what images hold: libraries, an interpreter with thousands of small files, a few large programs.
@@ -45,6 +47,24 @@ def large_layout(folder: Path) -> tuple[Path, float]:
     writer = LayoutWriter(folder)
     writer.finish([(write_image(writer, layers, {"Cmd": ["/bin/true"]}), "latest")])
     return folder, size / MIB
+
+
+def huge_layout(folder: Path) -> tuple[Path, float]:
+    """An OCI layout of 2 GB in two layers: large files, and 60,000 small ones; and its unpacked size in MB."""
+    noise = os.urandom(8 * MIB)
+    members = [(f"large/{n}", file(noise[n * 4096 :] + noise[: n * 4096])) for n in range(240)]
+    small = [(f"small/{n % 200}/{n}", file(noise[n : n + 1024])) for n in range(60_000)]
+    writer = LayoutWriter(folder)
+    layers = [(tar_of(*members), PLAIN), (tar_of(*small), GZIP)]
+    writer.finish([(write_image(writer, layers, {"Cmd": ["/bin/true"]}), "latest")])
+    return folder, sum(len(data) for data, _ in layers) / MIB
+
+
+def large() -> None:
+    """Report the peak memory of adding a huge image."""
+    with tempfile.TemporaryDirectory(prefix="brickless-bench-") as name:
+        layout, size_mb = huge_layout(Path(name, "image"))
+        report("app-add-large", {"app_add_peak_mb": _peak(Path(name), layout), "app_add_image_mb": size_mb})
 
 
 def measure() -> tuple[dict[str, float | None], dict[str, float | None], dict[str, float | None]]:
@@ -107,5 +127,7 @@ def _one(repo: str, layout: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         _one(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--large"]:
+        large()
     else:
         report("app-add", *measure())

@@ -166,3 +166,20 @@ def test_the_version_needs_few_modules() -> None:
     """What costs time at a start is imports; `make bench B=pvr` measures the time itself."""
     code = "import sys; from brickless.pvr.main import run; run(['--version']); print(len(sys.modules))"
     assert int(python(code).stdout.splitlines()[-1]) < 200
+
+
+def test_fakeroot_becomes_the_program_that_was_named(tmp_path: Path) -> None:
+    """`FAKEROOT_CMD` as build systems set it; here one that shows what it was given."""
+    tool = tmp_path / "my-fakeroot"
+    tool.write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 7\n')
+    tool.chmod(0o755)
+    program = Path(sys.executable).with_name("pvr")
+    environment = {**os.environ, "FAKEROOT_CMD": str(tool)}
+    command = [program, "fakeroot", "--", "tar", "-x", "a b"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (7, "tar|-x|a b|")
+    missing = {**os.environ, "FAKEROOT_CMD": "no-such-program"}
+    ran = subprocess.run(command, env=missing, capture_output=True, text=True, check=False)
+    assert ran.returncode == 3
+    assert "no-such-program" in ran.stderr
+    assert subprocess.run([program, "fakeroot"], capture_output=True, check=False).returncode == 2
