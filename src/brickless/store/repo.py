@@ -18,7 +18,7 @@ state whose objects are missing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -37,7 +37,6 @@ MAX_INLINE_BYTES = 16 << 20
 MAX_CONFIG_BYTES = 1 << 20
 LOCK_TIMEOUT_S = 30.0
 _SYNC_AT_ONCE = 16
-Heard = Callable[[int], None]
 
 
 class RepositoryError(BricklessError):
@@ -308,15 +307,11 @@ class Repository:
 
     # Changes
 
-    def add(self, patterns: Iterable[str] = (), *, raw: bool = False, heard: Heard = lambda _: None) -> Added:
-        """Mark files for the next commit; no pattern, or `.`, means all (pvr.md 2.5). Call under `lock`.
-
-        `heard` is told how many bytes were hashed, as they are.
-        """
+    def add(self, patterns: Iterable[str] = (), *, raw: bool = False) -> Added:
+        """Mark files for the next commit; no pattern, or `.`, means all (pvr.md 2.5). Call under `lock`."""
         files = worktree.scan(self.dir)
         paths, unmatched = select(self.dir, files, list(patterns))
         cache = self.stat_cache()
-        cache.heard = heard
         marks = self.marks()
         added: list[str] = []
         skipped: list[tuple[str, str]] = []
@@ -336,17 +331,11 @@ class Repository:
         return Added(added, skipped, unmatched)
 
     def commit(
-        self,
-        message: str,
-        *,
-        spec: str = "",
-        report: Callable[[Change], None] = lambda _: None,
-        heard: Heard = lambda _: None,
+        self, message: str, *, spec: str = "", report: Callable[[Change], None] = lambda _: None
     ) -> list[Change]:
         """Make the working tree the committed state (pvr.md 2.7). Call under `lock`. Returns what changed.
 
-        `spec` is the format that the state is of from now on; empty: the one it has. `heard` is told how many bytes
-        were stored, as they are.
+        `spec` is the format that the state is of from now on; empty: the one it has.
         Objects are stored first, each hashed while it is copied, so that what is committed is what was stored.
         """
         cache = self.stat_cache()
@@ -359,7 +348,7 @@ class Repository:
         entries = working.entries
         if spec:
             entries[SPEC_KEY] = spec
-        self._store_objects(entries, heard)
+        self._store_objects(entries)
         done: list[Change] = []
         for kind, path in changes:
             value = entries.get(path)
@@ -372,14 +361,14 @@ class Repository:
         cache.save(files)
         return done
 
-    def _store_objects(self, entries: dict[str, JsonValue], heard: Heard) -> None:
+    def _store_objects(self, entries: dict[str, JsonValue]) -> None:
         """Copy what the pool lacks. Many objects are synced at once: one sync of everything instead of thousands."""
         lacking = {path: sha for path, sha in objects_of(entries).items() if not self.objects.has(sha)}
         staged = []
         try:
             for path in sorted(lacking):
                 with os.fdopen(worktree.open_regular(self.dir, path), "rb") as source:
-                    item = self.objects.stage(_told(read_chunks(source), heard))
+                    item = self.objects.stage(read_chunks(source))
                 staged.append(item)
                 entries[path] = item.sha
             at_once = len(staged) > _SYNC_AT_ONCE
@@ -403,12 +392,6 @@ class Repository:
         from brickless.store.checkout import checkout
 
         checkout(self, hardlink=hardlink, canonical_json=canonical_json, keep=keep)
-
-
-def _told(chunks: Iterable[bytes], heard: Heard) -> Iterator[bytes]:
-    for chunk in chunks:
-        heard(len(chunk))
-        yield chunk
 
 
 def compare(pristine: dict[str, JsonValue], working: Working) -> Status:

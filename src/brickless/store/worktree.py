@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from brickless.core.errors import UserError
@@ -117,14 +117,12 @@ def open_regular(root: str, path: str) -> int:
 class StatCache:
     """What each file hashed to when it had these times, size and inode."""
 
-    __slots__ = ("_changed", "_entries", "_path", "heard")
+    __slots__ = ("_changed", "_entries", "_path")
 
     def __init__(self, path: str) -> None:
         """Load the cache. One that is missing, damaged or of another version counts as empty: it is only a cache."""
         self._path = path
         self._changed = False
-        #: Hears how many bytes were read for hashing, as they are read.
-        self.heard: Callable[[int], None] = lambda _: None
         self._entries: dict[str, list[int | str]] = {}
         try:
             with open(path, "rb") as file:
@@ -161,7 +159,6 @@ class StatCache:
             started_ns = time.time_ns()
             while chunk := os.read(fd, CHUNK_BYTES):
                 digest.update(chunk)
-                self.heard(len(chunk))
             if same(before, os.fstat(fd)):
                 self.put(path, before, digest.hexdigest(), started_ns)
             return digest.hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from brickless.pvr import cli
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
-from brickless.pvr.progress import Meter
 
 
 @cli.command("add", example="pvr add web 'config/*.json'")
@@ -17,8 +16,8 @@ def command(env: Env, patterns: tuple[str, ...], raw: bool) -> None:
     A folder stands for all files below it. A glob matches whole paths; its `*` does not cross a `/`.
     """
     repo = env.repository()
-    with repo.lock(), Meter(env, "Hashing", 0, 0) as meter:
-        added = repo.add(patterns, raw=raw, heard=meter.add_bytes)
+    with repo.lock():
+        added = repo.add(patterns, raw=raw)
     for path, reason in added.skipped:
         env.warn(f"{path}: {reason}")
     for pattern in added.unmatched:

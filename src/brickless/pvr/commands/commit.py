@@ -8,7 +8,6 @@ import os
 from brickless.pvr import cli
 from brickless.pvr.cli import option
 from brickless.pvr.env import Env
-from brickless.pvr.progress import Meter
 from brickless.store.repo import Change, Repository
 from brickless.store.tree import write_beneath
 
@@ -26,10 +25,7 @@ def command(env: Env, message: str, spec: str, checkpoint: bool) -> None:
     with repo.lock():
         if checkpoint:
             _write_checkpoint(repo)
-        with Meter(env, "Storing", 0, 0) as meter:
-            changes = repo.commit(
-                message, spec=spec, report=lambda change: _say(meter, repo, change), heard=meter.add_bytes
-            )
+        changes = repo.commit(message, spec=spec, report=lambda change: _say(env, repo, change))
     env.result({"changes": [{"kind": c.kind, "path": c.path, "sha": c.sha} for c in changes], "message": message})
 
 
@@ -39,11 +35,11 @@ def _write_checkpoint(repo: Repository) -> None:
     repo.add([CHECKPOINT])
 
 
-def _say(meter: Meter, repo: Repository, change: Change) -> None:
+def _say(env: Env, repo: Repository, change: Change) -> None:
     full = os.path.join(repo.dir, change.path)
     if change.kind == "remove":
-        meter.say(f"Removing {change.path}")
+        env.say(f"Removing {change.path}")
     elif change.kind == "add":
-        meter.say(f"Adding raw {full} with {change.sha}" if change.sha else f"Adding inline {change.path}")
+        env.say(f"Adding raw {full} with {change.sha}" if change.sha else f"Adding inline {change.path}")
     else:
-        meter.say(f"Committing ({'raw' if change.sha else 'inline'}): {full}")
+        env.say(f"Committing ({'raw' if change.sha else 'inline'}): {full}")
