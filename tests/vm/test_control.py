@@ -101,16 +101,6 @@ class Guest:
         """What a pvcontrol command prints."""
         return json.loads(self.ok(f"pvcontrol {command}"))
 
-    def wait_for_step(self, rev: str, *statuses: str) -> dict[str, Any]:
-        """A revision's progress, once its status is one of these."""
-
-        def there() -> dict[str, Any] | None:
-            code, text = self.shell(f"pvcontrol steps show-progress {rev}")
-            progress: dict[str, Any] = json.loads(text) if code == 0 else {}
-            return progress if progress.get("status") in statuses else None
-
-        return wait_until(there, STEP_TIMEOUT_S, f"{rev} is {' or '.join(statuses)}")
-
     def containers(self) -> Mapping[str, Mapping[str, Any]]:
         """The containers by name."""
         return {one["name"]: one for one in self.value("ls")}
@@ -184,3 +174,15 @@ def test_06_configuration_by_metadata_and_back(guest: Guest) -> None:
 def test_07_an_object_with_other_bytes_is_refused(guest: Guest) -> None:
     assert guest.shell(f"echo x >/tmp/x; pvcontrol objects put /tmp/x {'0' * 64}")[0] == 60
     assert guest.shell("pvcontrol steps put /tmp/x locals/x")[0] == 255
+
+
+def test_07_what_containers_say_is_kept_for_them(guest: Guest) -> None:
+    guest.ok("logger -t demo said in plain", "plain")
+    assert "[plain] " in wait_until(
+        lambda: ((found := guest.shell("cat /pantavisor/logs/demo", "plain")[1]).strip() and found) or None,
+        STEP_TIMEOUT_S,
+        "the line is in the container's own log",
+    )
+    assert "[demo]: said in plain" in guest.ok("cat /pantavisor/logs/0/plain/demo")
+    assert "plain begins" in guest.ok("cat /pantavisor/logs/0/plain/lxc/console.log")
+    assert guest.ok("ls /pantavisor/logs/0/pantavisor").split() == ["dmesg", "pantavisor.log"]
