@@ -27,7 +27,7 @@ OPTIONS = Options(
     command_line="PV_WDT_TIMEOUT=10",
 )
 
-pytestmark = [pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

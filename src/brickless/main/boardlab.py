@@ -19,13 +19,15 @@ from brickless.main.artefacts import BUILD_ID, GROUP_TIMEOUT_S, RUNTIME_CONFIG, 
 from brickless.main.badbsps import Fault, hanging_kernel, init_of
 from brickless.main.developer import Developer
 from brickless.main.hubapi import Device, Step
-from brickless.main.lab import FACTORY_TIMEOUT_S, HUB_CONFIG, HUB_PORT, REGISTER_TIMEOUT_S, Lab
+from brickless.main.lab import HUB_CONFIG, HUB_PORT, Lab
 from brickless.testkit.hub import Certificate
 from brickless.twin import board as twin
 from brickless.twin.board import Start
 from brickless.twin.qemu import Hardware, Service
 
-UPDATE_TIMEOUT_S = 420.0
+# Bounds for a busy machine: an emulated board's boots take seconds or minutes, depending on who else works there.
+START_TIMEOUT_S = 600.0
+UPDATE_TIMEOUT_S = 1500.0
 # 250 million instructions a second, which an emulator reaches on an idle machine.
 INSTRUCTION_SHIFT = 2
 # A container that starts and never says that it is ready.
@@ -119,9 +121,9 @@ class BoardLab:
             services=[Service(HUB_PORT, self.lab.hub.tls_port)],
             on_line=lambda line: self.lab.talk.console(name, line),
         ).start()
-        found = self.lab.api.wait_for_device(name, REGISTER_TIMEOUT_S)
+        found = self.lab.api.wait_for_device(name, START_TIMEOUT_S)
         self._known = self.lab.api.rename(found, name)
-        self.lab.api.wait_for_step(self.known, 0, FACTORY_TIMEOUT_S)
+        self.lab.api.wait_for_step(self.known, 0, START_TIMEOUT_S)
         self._repository = self.developer.clone(name, self.lab.api.nick)
         return self
 
