@@ -194,7 +194,8 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
     """What the caller of this name gets for the route; on a fresh target when the call may change it."""
     reads = key.startswith("GET ") or not changes
     wants_app = any(part in key for part in ("{app}", "POST /auth/authorize", "POST /auth/code"))
-    target, device = world.seen() if reads else world.target(fleet=" /fleets/" in key, app=wants_app)
+    seen = world.seen()  # before any other, see `hooked`
+    target, device = seen if reads else world.target(fleet=" /fleets/" in key, app=wants_app)
     caller = device if name == "device" else world.callers[name]
     method, _, path = key.partition(" ")
     record = target.id
