@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ FLAGS = "-ISB"
 
 
 def interpreter(root: Path, version: str, *, home: Path | None = None) -> list[str]:
-    """The command that runs the unpacked interpreter below `root` with its own libraries.
+    """The command that runs the unpacked interpreter below `root`, with its own libraries where it is not static.
 
     `home` is the root in which it looks for its modules, `root` itself when None.
     Raises `BricklessError` when this machine cannot run it (another processor).
@@ -45,7 +46,12 @@ def interpreter(root: Path, version: str, *, home: Path | None = None) -> list[s
     folders = [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
     python = root / f"usr/bin/python{version}"
     shown = (home or root) / f"usr/bin/python{version}"
-    return [str(loader), "--library-path", ":".join(str(one) for one in folders), "--argv0", str(shown), str(python)]
+    if loader.exists():
+        return [str(loader), "--library-path", ":".join(map(str, folders)), "--argv0", str(shown), str(python)]
+    if home is not None:  # a static one looks beside itself
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(python, shown)
+    return [str(shown)]
 
 
 def compile_all(command: Sequence[str], sources: Sequence[Source], shown: str, dest: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -41,4 +42,19 @@ def artefact(folder: Path, name: str, make: Callable[[Path], None]) -> Path:
                 atomic.publish(str(temporary), str(path))
             finally:
                 temporary.unlink(missing_ok=True)
+    return path
+
+
+def folder(path: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `path`, made by `make(new folder)` if it is not there; two processes that want it make it once."""
+    complete = path.with_name(f"{path.name}.complete")
+    if complete.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.lock(str(path.with_name(f"{path.name}.lock")), timeout_s=LOCK_TIMEOUT_S):
+        if not complete.exists():
+            shutil.rmtree(path, ignore_errors=True)  # what an interrupted one left
+            path.mkdir()
+            make(path)
+            complete.touch()
     return path

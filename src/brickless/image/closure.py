@@ -8,7 +8,7 @@ those in `ALWAYS`.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,9 +71,22 @@ def device_modules(package: Path) -> list[Source]:
     return found
 
 
-def find(stdlib: Path, own: Iterable[Source]) -> Closure:
+def stand_ins(folder: Path) -> dict[str, Source]:
+    """The modules in `folder`, by the name of the module of the standard library that each stands in for."""
+    found = {}
+    for path in sorted(folder.rglob("[a-z]*.py")):
+        name = ".".join(path.relative_to(folder).with_suffix("").parts)
+        found[name] = Source(name, path, False)
+    return found
+
+
+def find(
+    stdlib: Path, own: Iterable[Source], *, absent: Container[str] = (), replaced: Mapping[str, Source] | None = None
+) -> Closure:
     """The closure over `own` modules and the standard library in the folder `stdlib`.
 
+    `absent` are packages that this interpreter does not have and our stack does without; `replaced` are modules of the
+    standard library that something smaller stands in for.
     Raises `BricklessError` when one of our modules imports what neither is there nor built into an interpreter.
     """
     sources = {one.name: one for one in own}
@@ -84,17 +97,18 @@ def find(stdlib: Path, own: Iterable[Source]) -> Closure:
     seen: set[str] = set()
     while wanted:
         name = wanted.pop()
-        if name in seen or name.partition(".")[0] in NEVER or name.partition(".")[0] == "brickless":
+        top = name.partition(".")[0]
+        if name in seen or top in NEVER or top in absent or top == "brickless":
             _check_own(name, sources)
             continue
         seen.add(name)
-        source = _source(stdlib, name)
+        wanted += HIDDEN.get(name, ())
+        source = (replaced or {}).get(name) or _source(stdlib, name)
         if source is not None:
             sources[name] = source
             wanted += _imports(source, functions=False)
         elif (library := _extension(stdlib, name)) is not None:
             extensions[name] = library
-            wanted += HIDDEN.get(name, ())
     return Closure(tuple(sources[name] for name in sorted(sources)), tuple(extensions[n] for n in sorted(extensions)))
 
 

@@ -30,6 +30,8 @@ from brickless.linux import process
 from brickless.linux.process import ProcessError
 
 ARCHITECTURES = ("amd64", "arm64", "armhf")
+# Stands for an architecture where source packages are meant.
+SOURCE = "source"
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) (?P<hash>\S*)$", re.MULTILINE)
 KEYRING = "debian-archive-keyring"
@@ -57,11 +59,11 @@ def fetch(
     """
     _check_question(names, arch)
     key = _key(names, arch, recommends, closure)
-    with _locked(cache):
+    with locked(cache):
         record = cache / "sets" / f"{key}.json"
         paths = _recorded(record, cache / "archives")
         if paths is None:
-            apt = _Apt(cache, arch, recommends)
+            apt = Apt(cache, arch, recommends)
             packages = apt.ask(names, closure)
             apt.download(packages)
             _record(record, names, packages)
@@ -114,7 +116,8 @@ def _key(names: Sequence[str], arch: str, recommends: bool, closure: bool) -> st
 
 
 @contextmanager
-def _locked(cache: Path) -> Iterator[None]:
+def locked(cache: Path) -> Iterator[None]:
+    """The cache folder, made if need be, for this process alone."""
     for folder in ("archives", "sets", "apt"):
         (cache / folder).mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "ab") as handle:
@@ -148,18 +151,22 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-class _Apt:
-    """apt in a folder of its own, for one architecture. The caller holds the lock."""
+class Apt:
+    """apt in a folder of its own, for one architecture, or for `source` packages. The caller holds the lock."""
 
     def __init__(self, cache: Path, arch: str, recommends: bool) -> None:
+        """Make the folder, with this machine's Debian sources. Raises `UserError` when it has none."""
         self.archives = (cache / "archives").absolute()
         self.root = (cache / "apt" / arch).absolute()
         for folder in ("etc/parts", "etc/sources.d", "etc/preferences.d", "lists/partial", "cache/archives/partial"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "status").touch()
         self.config = self.root / "apt.conf"
-        self.config.write_text(_apt_config(self.root, arch, recommends))
+        source = arch == SOURCE
+        self.config.write_text(_apt_config(self.root, "amd64" if source else arch, recommends))
         sources = "\n\n".join(debian_sources(Path("/etc/apt")))
+        if source:
+            sources = sources.replace("Types: deb\n", "Types: deb-src\n")
         if not sources:
             hint = "Add Debian's sources to /etc/apt/sources.list.d/debian.sources."
             raise UserError("debian-sources", "this machine has no Debian package sources in /etc/apt", hint=hint)
@@ -169,13 +176,13 @@ class _Apt:
         """Resolve the names; updates the index first if there is none, and once more if it knows no answer."""
         fresh = not any(path.is_file() for path in (self.root / "lists").iterdir())
         if fresh:
-            self._update()
+            self.update()
         try:
             return self._resolve(names, closure)
         except UserError:
             if fresh:
                 raise
-        self._update()
+        self.update()
         return self._resolve(names, closure)
 
     def download(self, packages: Sequence[Package]) -> None:
@@ -187,7 +194,7 @@ class _Apt:
             self._download(missing)
         except ProcessError:
             # Debian removes superseded versions from its servers: the index may be older than that.
-            self._update()
+            self.update()
             self._download(missing)
 
     def _download(self, packages: Sequence[Package]) -> None:
@@ -198,16 +205,17 @@ class _Apt:
             specs.append(f"{name}:{rest.removesuffix('.deb')}={unquote(version)}")
         # Architecture-independent packages are asked for without a qualifier.
         specs = [re.sub(r":all=", "=", spec) for spec in specs]
-        self._apt_get(["download", *specs], "download Debian packages", DOWNLOAD_TIMEOUT_S, cwd=str(self.archives))
+        self.run(["download", *specs], "download Debian packages", DOWNLOAD_TIMEOUT_S, cwd=str(self.archives))
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Read the index anew. Raises `ProcessError` when a source of it cannot be reached."""
         # `--error-on=any`: a source that cannot be reached is an error, never an older answer in silence.
-        self._apt_get(["update", "--error-on=any"], "read the index of Debian's packages", UPDATE_TIMEOUT_S)
+        self.run(["update", "--error-on=any"], "read the index of Debian's packages", UPDATE_TIMEOUT_S)
 
     def _resolve(self, names: Sequence[str], closure: bool) -> list[Package]:
         verb = ["install", "--yes", "--print-uris"] if closure else ["download", "--print-uris"]
         try:
-            output = self._apt_get([*verb, *names], "resolve Debian packages", UPDATE_TIMEOUT_S)
+            output = self.run([*verb, *names], "resolve Debian packages", UPDATE_TIMEOUT_S)
         except ProcessError as error:
             said = error.stderr.decode("utf-8", "replace").strip()
             raise UserError("debian-package", f"apt cannot resolve {' '.join(names)}: {said}") from error
@@ -216,7 +224,15 @@ class _Apt:
             raise HostileInputError(f"apt named no file for {' '.join(names)}", context=output[-200:])
         return sorted(packages)
 
-    def _apt_get(self, arguments: list[str], purpose: str, timeout_s: float, cwd: str | None = None) -> str:
+    def show_source(self, name: str) -> str:
+        """What the index says of the source package `name`, all versions; empty when it has none."""
+        argv = [process.require("apt-cache", "apt"), "showsrc", "--only-source", name]
+        env = {"APT_CONFIG": str(self.config)}
+        done = process.run(argv, purpose=f"look up the source of {name}", timeout_s=60, env=env, check=False)
+        return done.stdout.decode("utf-8", "replace")
+
+    def run(self, arguments: list[str], purpose: str, timeout_s: float, cwd: str | None = None) -> str:
+        """apt-get with this state; returns what it prints. Raises `ProcessError`."""
         env = {"APT_CONFIG": str(self.config), "DEBIAN_FRONTEND": "noninteractive"}
         argv = [process.require("apt-get", "apt"), "--quiet=2", *arguments]
         done = process.run(argv, purpose=purpose, timeout_s=timeout_s, env=env, cwd=cwd)

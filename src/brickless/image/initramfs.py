@@ -1,5 +1,6 @@
 """The initramfs of a device (`bsp/pantavisor`): Python as bytecode, our device stack, LXC, and what those need.
 
+The interpreter is Debian's, or our own, one static program (`image.native`): smaller, and minutes to build.
 Reproducible: the same packages and the same sources give the same bytes. No root. Kernel modules come as an archive of
 their own (`image.modules`), so that a new runtime and a new kernel are two small changes.
 """
@@ -11,22 +12,26 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import brickless
 from brickless.core.errors import BricklessError
-from brickless.image import bytecode, closure, debian, libraries
+from brickless.image import bytecode, closure, debian, libraries, native
 from brickless.image.arch import AMD64, Arch
 from brickless.image.compress import Compression, write
 from brickless.image.cpio import Archive
 
 PYTHON = "3.11"
-PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "lxc", "liblxc-common", "ca-certificates")
+LXC_PACKAGES = ("lxc", "liblxc-common")
+PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", *LXC_PACKAGES)
 # lxc-start is each container's monitor; lxc-attach is for people. Each carries liblxc in itself, as Debian links them.
 LXC_PROGRAMS = ("lxc-start", "lxc-attach")
+MADE_OF = "etc/brickless/made-of"
+# Modules of the standard library that a device has in a smaller form (ADR 0071).
+STAND_INS = Path(__file__).parent / "stand_ins"
 STDLIB = f"usr/lib/python{PYTHON}"
 # Merged /usr, as on every current distribution: one place for each file.
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -58,6 +63,11 @@ LAUNCHER = f"""#!/usr/bin/python{PYTHON} {bytecode.FLAGS}
 from brickless.device.pid1.main import main
 main()
 """
+CRASH = f"""#!/usr/bin/python{PYTHON} {bytecode.FLAGS}
+import sys
+from brickless.device.crash import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 # Programs for people and scripts, on the device and in containers that carry the device stack.
@@ -76,10 +86,33 @@ class Addition(NamedTuple):
     mode: int = 0o644
 
 
-def unpack(cache: Path, arch: Arch = AMD64) -> Path:
-    """The packages of the runtime, fetched and unpacked below `cache`; a folder that names their exact versions."""
-    debs = debian.fetch(PACKAGES, cache / "debian", arch=arch.debian)
-    return unpacked(debs, cache / "trees")
+class Parts(NamedTuple):
+    """What an archive is packed from: the trees with LXC and with Python, whose names name exact versions."""
+
+    lxc: Path
+    python: Path
+    interpreter: native.Interpreter | None = None
+
+    @property
+    def made_of(self) -> str:
+        """The versions, one a line: what the archive says of itself."""
+        lines = [] if self.interpreter is None else list(self.interpreter.made_of)
+        return "".join(f"{line}\n" for line in [*lines, self.lxc.name, self.python.name])
+
+
+def parts(cache: Path, arch: Arch = AMD64, *, own: bool = False) -> Parts:
+    """Everything fetched, built and unpacked below `cache`; `own` asks for our static interpreter, of amd64 alone."""
+    if not own:
+        tree = _packages(PACKAGES, cache, arch)
+        return Parts(tree, tree)
+    if arch != AMD64:
+        raise BricklessError(f"there is no interpreter of our own for {arch.debian}", hint="Build it for amd64.")
+    built = native.build(cache)
+    return Parts(_packages(LXC_PACKAGES, cache, arch), built.root, built)
+
+
+def _packages(names: Sequence[str], cache: Path, arch: Arch) -> Path:
+    return unpacked(debian.fetch(names, cache / "debian", arch=arch.debian), cache / "trees")
 
 
 def unpacked(debs: list[Path], trees: Path) -> Path:
@@ -102,24 +135,26 @@ def build(
     compression: Compression = Compression.ZSTD,
     package: Path | None = None,
     arch: Arch = AMD64,
+    own: bool = False,
 ) -> None:
     """Write the archive to `out`.
 
     `config` becomes `/etc/pantavisor.config`, `files` are added last (path inside the archive -> content). `package` is
-    the folder of `brickless` whose device stack is packed (our own when None). Raises `BricklessError` when something
-    that is needed is not in the packages, `process.ProcessError` when a tool fails.
+    the folder of `brickless` whose device stack is packed (this one when None), `own` is that of `parts`. Raises
+    `BricklessError` when something that is needed is not in the packages, `process.ProcessError` when a tool fails.
     """
-    root = unpack(cache, arch)
+    packed = parts(cache, arch, own=own)
     # Bytecode is the same on every processor: the interpreter of this one compiles for all.
-    ours = root if arch == AMD64 else unpack(cache)
+    ours = packed.python if arch == AMD64 else parts(cache).python
     archive = Archive()
     _skeleton(archive, config or {}, arch)
+    archive.file(MADE_OF, packed.made_of.encode())
     with tempfile.TemporaryDirectory(prefix="brickless-initramfs-") as scratch:
-        programs = _python(archive, root, ours, package or Path(brickless.__file__).parent, Path(scratch))
-        programs += _lxc(archive, root)
-        _libraries(archive, root, programs, arch)
+        programs = _python(archive, packed, ours, package or Path(brickless.__file__).parent, Path(scratch))
+        programs += _lxc(archive, packed.lxc)
+        _libraries(archive, packed.lxc, programs, arch)
         if arch == AMD64:  # compiled modules of another processor do not load here: its machines load them
-            _check(archive, root, Path(scratch))
+            _check(archive, ours, Path(scratch))
         for path, addition in sorted((files or {}).items()):
             archive.file(path, addition.content, addition.mode)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -148,10 +183,15 @@ def _skeleton(archive: Archive, config: Mapping[str, str], arch: Arch) -> None:
     archive.file("usr/bin/pantavisor", LAUNCHER.encode(), 0o755)
     for tool in TOOLS:
         archive.file(f"usr/bin/{tool}", (TOOL % tool).encode(), 0o755)
+    archive.file("usr/lib/pv/pvcrash", CRASH.encode(), 0o755)
 
 
-def _python(archive: Archive, root: Path, ours: Path, package: Path, scratch: Path) -> list[Path]:
-    found = closure.find(root / STDLIB, closure.device_modules(package))
+def _python(archive: Archive, packed: Parts, ours: Path, package: Path, scratch: Path) -> list[Path]:
+    root = packed.python
+    absent = () if packed.interpreter is None else native.ABSENT
+    found = closure.find(
+        root / STDLIB, closure.device_modules(package), absent=absent, replaced=closure.stand_ins(STAND_INS)
+    )
     compiled = bytecode.compile_all(bytecode.interpreter(ours, PYTHON), found.sources, f"/{STDLIB}", scratch)
     for source, result in zip(found.sources, compiled, strict=True):
         archive.file(f"{STDLIB}/{source.target}", result)

@@ -18,7 +18,7 @@ def _stack() -> str:
     """A hash over the device stack and what packs it: a change of our sources makes new archives."""
     package = Path(brickless.__file__).parent
     paths = [one.path for one in closure.device_modules(package)]
-    packers = sorted(Path(initramfs.__file__).parent.glob("*.py"))
+    packers = sorted(Path(initramfs.__file__).parent.rglob("*.py"))
     return cache.digest([*paths, *packers], package)
 
 
@@ -29,13 +29,16 @@ def archive(
     config: Mapping[str, str],
     files: Mapping[str, Addition],
     compression: Compression = Compression.ZSTD,
+    own: bool = False,
 ) -> Path:
-    """The archive below the cache `folder`; `config` and `files` as for `initramfs.build`."""
+    """The archive below the cache `folder`; `config`, `files` and `own` as for `initramfs.build`."""
     added = {path: (str(one.content), one.mode) for path, one in files.items()}
-    packages = str(initramfs.unpack(folder, arch))
+    packages = initramfs.parts(folder, arch, own=own).made_of
     key = cache.key(_stack(), arch.debian, compression, dict(config), added, packages)
     return cache.artefact(
         folder / "artefacts",
         f"initramfs-{key}.cpio.{compression}",
-        lambda out: initramfs.build(out, cache=folder, config=config, files=files, compression=compression, arch=arch),
+        lambda out: initramfs.build(
+            out, cache=folder, config=config, files=files, compression=compression, arch=arch, own=own
+        ),
     )

@@ -35,9 +35,10 @@ class Variant(StrEnum):
 class Artefacts:
     """Everything below one cache folder; a second use finds it made."""
 
-    def __init__(self, folder: Path, *, config: Mapping[str, str] | None = None) -> None:
-        """`config` is added to the runtime's own configuration."""
+    def __init__(self, folder: Path, *, config: Mapping[str, str] | None = None, own: bool = False) -> None:
+        """`config` is added to the runtime's own configuration; `own` asks for the interpreter that we build."""
         self.folder = folder
+        self.own = own
         self.config = {**RUNTIME_CONFIG, **(config or {})}
 
     @cached_property
@@ -55,7 +56,7 @@ class Artefacts:
         files = {BUILD_ID: Addition(f"{variant}\n".encode())}
         if variant is Variant.PANICS:
             files["usr/bin/pantavisor"] = Addition(PANIC, 0o755)
-        return runtime.archive(self.folder, config=self.config, files=files, compression=compression)
+        return runtime.archive(self.folder, config=self.config, files=files, compression=compression, own=self.own)
 
     def board(self, variant: Variant, site: Path) -> bsp.Bsp:
         """A board support package; `site` is the archive with what belongs to this installation (see `write_site`)."""
