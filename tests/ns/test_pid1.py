@@ -6,6 +6,7 @@ In a PID namespace reboot(2) kills the init: SIGHUP to say reboot, SIGINT to say
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,12 @@ mount.mount("proc", "/proc", "proc")
 power.settle = lambda: []  # remounting the host's file systems read-only would not stay in this namespace
 from brickless.device.pid1.init import Init
 from brickless.device.pid1.daemon import Daemon
-Init(kmsg.Console("/proc/self/fd/1"), [Daemon("supervisor", {name!r}, essential=True)], {trial!r}).main()
+from brickless.device.pid1.guard import Guard
+def no_watchdog(timeout_s): raise OSError("the hardware is the host's")
+console = kmsg.Console("/proc/self/fd/1")
+guard = Guard(console, no_watchdog)
+guard.configure("disabled", 0, 0.0)
+Init(console, [Daemon("supervisor", {name!r}, essential=True)], {trial!r}, guard).main()
 """
 TELL = "def tell(word): os.write(int(os.environ['BRICKLESS_INIT_FD']), word.encode() + b'\\n')\n"
 
@@ -85,3 +91,38 @@ def test_an_unknown_word_is_reported_and_ignored(tmp_path: Path) -> None:
     out = run(tmp_path, "def main():\n    tell('dance'); tell('alive'); tell('reboot')\n    return 0\n")
     assert "not understood: dance" in out
     assert os.linesep + "brickless: reboot" in out
+
+
+def test_daemons_are_started_together_and_by_themselves_after_a_death(tmp_path: Path) -> None:
+    body = """
+def main():
+    with open(STATE + os.environ.get("BRICKLESS_INIT_FD", "agent"), "a") as stream:
+        stream.write(f"{os.getppid()} ")
+    if "BRICKLESS_INIT_FD" not in os.environ:
+        os.read(os.open(STATE + ".fifo", os.O_RDONLY), 1)
+        return 3
+    if os.path.exists(STATE + ".second"):
+        tell("reboot")
+        return 0
+    open(STATE + ".second", "w").close()
+    return 4
+"""
+    os.mkfifo(tmp_path / "state.fifo")
+    src = str(Path(__file__).parents[2] / "src")
+    script = HARNESS.format(src=src, children=str(tmp_path), name="child_under_test", trial=False)
+    one = 'Daemon("{}", "child_under_test", essential={})'
+    two = f"[{one.format('supervisor', True)}, {one.format('agent', False)}]"
+    script = re.sub(r"\[Daemon\(.*?\)\]", two, script)
+    (tmp_path / "child_under_test.py").write_text(
+        f"import os, sys\nSTATE = {str(tmp_path / 'state')!r}\n{TELL}\n{body}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-ISB", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=True
+    )
+    out = done.stdout.decode()
+    assert "supervisor died (exit status 4): started again in 0.5 s" in out
+    assert "brickless: reboot" in out
+    supervisors = (next(tmp_path.glob("state[0-9]*"))).read_text().split()
+    assert len(supervisors) == 2
+    assert supervisors[1] == "1", "the second one is PID 1's own child"
+    assert len((tmp_path / "stateagent").read_text().split()) == 1

@@ -8,6 +8,7 @@ below it. The keys themselves are in `brickless.device.config_keys`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _UNITS_S = {"s": 1, "min": 60, "h": 3600}
 _UNITS_BYTES = {"k": 1024, "m": 1024**2, "g": 1024**3}
+# A part of a kernel setting's name begins with a letter or digit: neither `..` nor an absolute path can come of it.
+_SYSCTL_NAME = re.compile(r"[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*")
 MAX_FILE_BYTES = 64 * 1024
 MAX_VALUE_CHARS = 4096
 _MAX_NUMBER = 2**53
@@ -282,8 +285,11 @@ def sysctl_path(setting: str, root: str = "/proc/sys") -> str | None:
     """The file of a kernel setting, None where this kernel has none.
 
     Underscores may be part of a name or stand between folders (`kernel_core_pattern` is kernel/core_pattern), so the
-    longest name that exists is taken at each step.
+    longest name that exists is taken at each step. A name is letters, digits and `_.-` alone: a slash would start a
+    path anew and lead to any file of the device.
     """
+    if not _SYSCTL_NAME.fullmatch(setting):
+        return None
     parts = setting.replace(".", "_").split("_")
     for length in range(len(parts), 0, -1):
         path = os.path.join(root, "_".join(parts[:length]))

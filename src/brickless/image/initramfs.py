@@ -240,13 +240,13 @@ def _check(archive: Archive, root: Path, scratch: Path) -> None:
 @contextmanager
 def tools(cache: Path, *, package: Path | None = None) -> Iterator[Archive]:
     """What a container needs for the command-line tools: interpreter, device stack, launchers; inside the block."""
-    root = unpack(cache)
+    packed = parts(cache)
     archive = Archive()
     for path, target in LINKS.items():
         archive.symlink(path, target)
     for tool in TOOLS:
         archive.file(f"usr/bin/{tool}", (TOOL % tool).encode(), 0o755)
     with tempfile.TemporaryDirectory(prefix="brickless-tools-") as scratch:
-        programs = _python(archive, root, root, package or Path(brickless.__file__).parent, Path(scratch))
-        _libraries(archive, root, programs, AMD64)
+        programs = _python(archive, packed, packed.python, package or Path(brickless.__file__).parent, Path(scratch))
+        _libraries(archive, packed.lxc, programs, AMD64)
         yield archive

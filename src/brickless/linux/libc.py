@@ -110,7 +110,8 @@ _REBOOT_MAGIC = (0xFEE1DEAD, 672274793)
 Argument = int | bytes | None
 
 try:
-    from _brickless import syscall as _syscall  # type: ignore[import-not-found]  # in our own interpreter alone
+    from _brickless import keep as _keep  # type: ignore[import-not-found]  # in our own interpreter alone
+    from _brickless import syscall as _syscall
 
     _malloc_trim = None
 except ModuleNotFoundError:
@@ -119,6 +120,7 @@ except ModuleNotFoundError:
     _libc = ctypes.CDLL(None, use_errno=True)
     _libc.syscall.restype = ctypes.c_long
     _malloc_trim = getattr(_libc, "malloc_trim", None)
+    _keep = None
 
     def _syscall(number: int, *arguments: Argument) -> int:
         """syscall(2): integers as they are, bytes as a pointer to them (terminated), None as NULL."""
@@ -243,3 +245,12 @@ def trim_heap() -> None:
     """Give freed memory of the C heap back to the kernel, where the C library keeps it (glibc's malloc_trim)."""
     if _malloc_trim is not None:
         _malloc_trim(0)
+
+
+def keep_for_ever(objects: list[object]) -> None:
+    """Stop counting references to these objects and all that they lead to, where the interpreter can (ADR 0072).
+
+    Processes that are forked afterwards then share their memory for good: nothing writes to it any more.
+    """
+    if _keep is not None:
+        _keep(objects)

@@ -72,6 +72,8 @@ class World:
         self.device_faults: dict[str, list[str]] = {}
         self.lines: list[str] = []
         self.told: list[str] = []
+        # Whether a debug shell is open on the console.
+        self.shell = False
         self.trying = ""
         self.boots = 0
         self._next_pid = FIRST_PID
@@ -227,6 +229,10 @@ class FakeMachine:
 
     def log_to(self, rev: str) -> None:
         """There is no log."""
+
+    def has_shell(self) -> bool:
+        """Whether the world says that one is open."""
+        return self.world.shell
 
     def tell_init(self, words: str) -> None:
         """Keep what PID 1 is told."""

@@ -138,6 +138,10 @@ class LinuxMachine:
         if self.log_server is not None:
             self.log_server.log_to(rev)
 
+    def has_shell(self) -> bool:
+        """Whether a debug shell is open on the console: PID 1 leaves a mark."""
+        return os.path.exists(os.path.join(self._paths.private, "shell"))
+
     def tell_init(self, words: str) -> None:
         """A line for PID 1. Raises `OSError`; without PID 1 (a test, a developer's machine) nothing is told."""
         if self._init_fd >= 0:

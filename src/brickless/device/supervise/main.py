@@ -16,6 +16,7 @@ from brickless.device.boot.backend import backend
 from brickless.device.config import Config
 from brickless.device.control import places, views
 from brickless.device.control.listener import Listener, tcp_door, unix_door
+from brickless.device.supervise import hooks, kernel
 from brickless.device.supervise.heartbeat import Heartbeat, commit_delay_s
 from brickless.device.supervise.logserver import LogServer
 from brickless.device.supervise.logserver import Options as LogOptions
@@ -29,6 +30,7 @@ from brickless.linux.libc import MS_NOATIME, MS_NODEV, MS_NOSUID
 from brickless.store.trails import Storage
 
 FD_VARIABLE = "BRICKLESS_INIT_FD"
+APPENGINE = "appengine"
 PRIVATE = places.PRIVATE
 LXC_PATH = "/var/lib/lxc"
 ROOTFS_MOUNT = "/usr/lib/lxc/rootfs"
@@ -152,20 +154,46 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     storage = Storage(root)
     for leftover in storage.prepare():
         machine.say(f"storage: {leftover} of an interrupted write removed")
+    if settings.text("PV_SYSTEM_INIT_MODE") != APPENGINE:  # there the kernel is a host's
+        kernel.apply(settings.sysctls, machine.say)
     limits = limits_of(settings)
     machine.default_mgmt = limits.default_mgmt
     loader = backend(settings.text("PV_BOOTLOADER_TYPE"), root, settings.text("PV_BOOTLOADER_ENV"))
     supervisor = Supervisor(machine, storage, loader, limits, mark=mark_of(cmdline))
     place = places.Place(root, run_dir, PRIVATE, sources_of(cmdline))
     supervisor.on_configure = lambda: configure(supervisor, log_server, place)
+    hook = hook_runner(settings, cmdline, machine.say)
+    supervisor.on_event = hook
     server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
     control = open_control(poll, place, machine.say)
     open_remote(control, settings, place, machine.say)
     skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
     supervisor.boot(revision_of(cmdline), verify=not skip)
+    if settings.flag("PV_DEBUG_SHELL"):
+        mode = "open" if settings.flag("PV_DEBUG_SHELL_AUTOLOGIN") else "ask"
+        machine.tell_init(f"shell {mode} {settings.seconds('PV_DEBUG_SHELL_TIMEOUT')}")
+    hook("system-start", storage.current() or "")
     libc.trim_heap()
     loop(poll, (server, control, log_server), supervisor, Heartbeat(machine.tell_init, settings))
     return 1
+
+
+def hook_runner(settings: Config, cmdline: str, say: Callable[[str], None]) -> Callable[[str, str], None]:
+    """Runs the system's hooks with what happened and to which revision (device.md 3.10)."""
+    root = settings.text("PV_STORAGE_MNTPOINT") or "/storage"
+    words = dict(word.partition("=")[::2] for word in cmdline.split())
+    fixed = {
+        "PV_TRY": words.get("pv_try", ""),
+        "PV_TRYBOOT": str(int(bool(words.get("pv_try")) and words.get("pv_try") == words.get("pv_rev"))),
+        "PV_OBJ_STORAGE": os.path.join(root, "objects"),
+        "PV_TRAILS_STORAGE": os.path.join(root, "trails"),
+    }
+    folder = os.path.join(settings.text("PV_SYSTEM_LIBDIR") or "/lib", hooks.FOLDER)
+
+    def run(what: str, rev: str) -> None:
+        hooks.run(hooks.found(folder), {**fixed, "PV_OP": what, "PV_REV": rev, "PV_STATUS": what}, say)
+
+    return run
 
 
 def limits_of(settings: Config) -> Limits:

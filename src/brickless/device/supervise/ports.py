@@ -69,6 +69,10 @@ class Machine(Protocol):
         """Write the log of `rev` from now on."""
         ...
 
+    def has_shell(self) -> bool:
+        """Whether a debug shell is open on the console."""
+        ...
+
     def tell_init(self, words: str) -> None:
         """A line for PID 1."""
         ...

@@ -52,6 +52,7 @@ class Supervisor:
     """One device. `tick` after each event and at `due_s`. It is the `Hands` of its trial."""
 
     __slots__ = (
+        "_announced",
         "_boot",
         "_confirm_at_s",
         "_ending",
@@ -65,6 +66,7 @@ class Supervisor:
         "_storage",
         "_trial",
         "on_configure",
+        "on_event",
         "on_revision",
     )
 
@@ -85,6 +87,10 @@ class Supervisor:
         self._ending = "reboot"
         self.on_revision: Callable[[Revision], None] = _nothing
         self.on_configure: Callable[[], None] = _no_change
+        # Called with what happened (device.md 3.10) and the revision.
+        self.on_event: Callable[[str, str], None] = _no_event
+        # The revision whose goals were reached, once that was told.
+        self._announced = ""
 
     # -- boot ------------------------------------------------------------------------------------------------------
 
@@ -229,12 +235,23 @@ class Supervisor:
                 self._reboot_at_s = None
                 self._machine.tell_init(self._ending)
             return
+        self._announce()
         if self._trial is None:
             self._watch_committed()
             return
         self._trial.tick(self._standing())
         if self._trial.finished:
             self._end_trial()
+
+    def _announce(self) -> None:
+        """Tell once that a revision has reached its goals; the first one of a boot ends the boot."""
+        rev = self._engine.rev
+        if not rev or rev == self._announced or self._engine.goal() > Goal.ACHIEVED:
+            return
+        if not self._announced:
+            self.on_event("system-boot-done", rev)
+        self._announced = rev
+        self.on_event("system-done", rev)
 
     def due_s(self) -> float | None:
         """When `tick` must be called at the latest."""
@@ -327,6 +344,7 @@ class Supervisor:
     def set_try(self, rev: str) -> None:
         """Have the bootloader try the revision at the next boot."""
         self._boot.set_try(rev)
+        self.on_event("system-install-update", rev)
 
     def reboot(self, reason: str) -> None:
         """Stop the containers and start the device anew."""
@@ -398,8 +416,16 @@ class Supervisor:
             self.on_configure()
             return {"ok": True}
         if op == "defer-reboot":
-            raise RefusedError("No debug shell is open that a reboot could wait for")
+            return self._defer(question.get("seconds"))
         raise RefusedError(f"The supervisor does not know {str(op)[:40]!r}")
+
+    def _defer(self, seconds: JsonValue) -> dict[str, JsonValue]:
+        if not self._machine.has_shell():
+            raise RefusedError("No debug shell is open that a reboot could wait for")
+        if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 <= seconds < 10**6:
+            raise RefusedError("The request names no number of seconds")
+        self._machine.tell_init(f"defer {seconds}")
+        return {"ok": True}
 
     def _hub(self, reachable: bool) -> dict[str, JsonValue]:
         self._hub_reachable = reachable
@@ -491,6 +517,10 @@ def _detail(progress: Progress) -> str:
     except ValueError:
         return progress.logs
     return str(entry.get("msg", "")) if isinstance(entry, dict) else ""
+
+
+def _no_event(_what: str, _rev: str) -> None:
+    pass
 
 
 def _no_change() -> None:
