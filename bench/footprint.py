@@ -4,7 +4,8 @@ Run by `make bench B=footprint`. The guest is the demo's (Debian's cloud kernel 
 device has three containers and is connected to a hub over TLS, with a product's intervals. Memory is PSS summed over
 the runtime's processes (PID 1, supervisor, agent, one LXC monitor a container), the containers' own left out. A
 container that sees the device's /proc reads the figures, as a monitoring container of a product would.
-The first line of PID 1 is timed beside a busybox shell's, in the same kernel, in turn.
+The first line of PID 1 is timed beside a busybox shell's, in the same kernel, in turn. Docker Engine runs the same
+three containers in the same guest beside it (`bench.footprint_docker`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import httpx
 
+from bench import footprint_docker
 from bench.report import report
 from brickless.image import cpio, factory, storage
 from brickless.image.bsp import Bsp
@@ -67,27 +69,41 @@ class Process(NamedTuple):
 def main() -> None:
     """Measure, print a line for each process, then the report."""
     CACHE.mkdir(exist_ok=True)
-    artefacts = Artefacts(CACHE.absolute())
+    artefacts = Artefacts(CACHE.absolute(), own=True)
     with tempfile.TemporaryDirectory(prefix="brickless-footprint-", dir=artefacts.folder) as scratch:
         size_mb = _initramfs_mb(artefacts)
         ours_s, busybox_s = _first_lines(artefacts, Path(scratch))
         with Lab(Path(scratch) / "lab", artefacts, Talk()) as lab:
             up_s, processes, wakeups_per_s = _device(lab, artefacts)
+        docker = footprint_docker.measure(artefacts, Path(scratch))
     for one in processes:
         print(f"  {one.pid:>6} {one.pss_kb:>7} kB PSS {one.rss_kb:>7} kB RSS  {one.command[:70]}")
+    for name, size_kb in docker.pss_kb.items():
+        print(f"  Docker {size_kb:>7} kB PSS  {name}")
+    total_mb = sum(one.pss_kb for one in processes) / 1024
+    docker_mb = sum(docker.pss_kb.values()) / 1024
     report(
         "footprint",
         {
             "initramfs_xz_mb": size_mb,
-            "pss_total_mb": sum(one.pss_kb for one in processes) / 1024,
+            "pss_total_mb": total_mb,
             "rss_total_mb": sum(one.rss_kb for one in processes) / 1024,
             "pss_pid1_mb": next(one.pss_kb for one in processes if one.pid == 1) / 1024,
             "idle_wakeups_per_s": wakeups_per_s,
             "pid1_first_line_s": ours_s,
             "containers_up_s": up_s,
         },
-        {"busybox_first_line_s": busybox_s},
-        {"pid1_vs_busybox_first_line": ours_s / busybox_s},
+        {
+            "busybox_first_line_s": busybox_s,
+            "docker_pss_total_mb": docker_mb,
+            "docker_idle_wakeups_per_s": docker.wakeups_per_s,
+            "docker_containers_up_s": docker.up_s,
+        },
+        {
+            "pid1_vs_busybox_first_line": ours_s / busybox_s,
+            "pid1_after_busybox_s": ours_s - busybox_s,
+            "pss_vs_docker": total_mb / docker_mb,
+        },
     )
 
 

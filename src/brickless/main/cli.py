@@ -215,6 +215,45 @@ def fleet(arguments: tuple[str, ...]) -> None:
     commands.main(list(arguments), prog_name="brickless fleet")
 
 
+@brickless.command()
+@click.option("--storage", type=click.Path(path_type=Path, file_okay=False), required=True, help="All that it keeps.")
+@click.option(
+    "--packages",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder of `pvr export` files: the first revision is made of them.",
+)
+@click.option("--initial-revision", default="0", show_default=True, help="The name of that first revision.")
+@click.option("--cmdline", "-c", default="", help="Words of a kernel command line, e.g. PV_LOG_LEVEL=4.")
+@click.option("--env", "-e", multiple=True, metavar="KEY=VALUE", help="Configuration, as on a kernel command line.")
+@click.option("--delay", "-d", default=5.0, show_default=True, metavar="SECONDS", help="Between a reboot and the boot.")
+@click.option("--own-network", is_flag=True, help="Keep bridges and containers out of this machine's network.")
+def appengine(
+    storage: Path,
+    packages: Path | None,
+    initial_revision: str,
+    cmdline: str,
+    env: tuple[str, ...],
+    delay: float,
+    own_network: bool,
+) -> None:
+    """Run the runtime in namespaces of this machine, as root, without an emulator. Ctrl-C ends it.
+
+    Example: brickless appengine --storage /var/tmp/device --packages ./exports
+    """
+    from brickless.main import appengine as engine
+
+    values = dict(word.partition("=")[::2] for word in env)
+    settings = engine.Settings(
+        storage.absolute(), packages, initial_revision, cmdline, values, delay_s=delay, own_network=own_network
+    )
+    try:
+        engine.prepare(settings)
+        sys.exit(engine.Engine(settings).run())
+    except (BricklessError, OSError) as error:
+        click.echo(f"FAILED: {error}", err=True)
+        sys.exit(1)
+
+
 def _tell(cache: Path, state: Path, verbose: bool, *, stay: bool) -> None:
     from brickless.main.talk import Talk
     from brickless.main.up import Interrupted, interruptible, run
