@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import termios
 from collections.abc import Mapping
 
+# Make a terminal the one of our session (include/uapi/asm-generic/ioctls.h).
+TIOCSCTTY = 0x540E
 # What each gets besides what its caller adds.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
@@ -39,7 +40,7 @@ def shell(path: str, terminal: str) -> int:
         for number in DEFAULT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
-        fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+        fcntl.ioctl(fd, TIOCSCTTY, 0)
         for stdio in (0, 1, 2):
             os.dup2(fd, stdio)
         os.execve(path, ["-sh"], {**ENVIRONMENT, "TERM": "linux", "HOME": "/root"})  # noqa: S606 - a shell is what it starts
