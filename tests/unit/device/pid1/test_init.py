@@ -66,7 +66,7 @@ def test_pid_1_loads_next_to_nothing() -> None:
     ours = {name for name in loaded if name.startswith("brickless.device.")}
     assert ours <= {
         "brickless.device.pid1",
-        *(f"brickless.device.pid1.{name}" for name in ("main", "init", "daemon", "guard")),
+        *(f"brickless.device.pid1.{name}" for name in ("main", "init", "daemon", "guard", "shell")),
     }
     assert answer["peak_kib"] < 14_000
 
@@ -107,3 +107,18 @@ def test_the_supervisors_words_reach_the_watchdog_and_others_are_named() -> None
         f"brickless: pid1: not understood: {line}"
         for line in ("watchdog never 15", "watchdog always -1", "watchdog 15")
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "cmdline", "config", "alone"),
+    [
+        (["pv_standalone"], "", "", True),
+        ([], "quiet PV_SYSTEM_INIT_MODE=standalone", "", True),
+        ([], "", "PV_WDT_MODE=disabled\nPV_SYSTEM_INIT_MODE=standalone\n", True),
+        ([], "PV_SYSTEM_INIT_MODE=embedded", "PV_SYSTEM_INIT_MODE=standalone\n", False),
+        (["pv_embedded"], "pv_rev=0", "", False),
+        ([], "", "", False),
+    ],
+)
+def test_a_board_stands_alone_when_it_is_told_to(words: list[str], cmdline: str, config: str, alone: bool) -> None:
+    assert init.is_standalone(words, cmdline, config) is alone
