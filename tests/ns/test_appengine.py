@@ -38,7 +38,19 @@ print(answer.status)
 sys.stdout.flush()
 sys.stdout.buffer.write(answer.read())
 """
-PAGE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:80/', timeout=20).read().decode())"
+# A container that has started may not listen yet.
+PAGE = """
+import time, urllib.error, urllib.request
+deadline_s = time.monotonic() + 60
+while True:
+    try:
+        print(urllib.request.urlopen("http://127.0.0.1:80/", timeout=20).read().decode())
+        break
+    except urllib.error.URLError:
+        if time.monotonic() > deadline_s:
+            raise
+        time.sleep(0.1)
+"""
 
 
 class Running:
