@@ -13,7 +13,7 @@ from brickless.hub.domain import audit
 from brickless.hub.services.audit import UNRECORDED
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import SPEC, Caller, DeviceCaller, claimed_device, post_revision
-from brickless.testkit.hub_world import World, routes, status, table
+from brickless.testkit.hub_world import READ_DEVICES, World, registration, routes, status, table
 
 TABLE = table(Path(__file__).with_name("hub_permissions.txt"))
 #: Who makes the change, where it is not the owner; and whose log tells it.
@@ -21,11 +21,10 @@ BY_DEVICE = {"POST /trails/"}
 IN_THE_HUBS_OWN = {"POST /devices/"}
 #: Refused to everybody in that table (unknown tokens, wrong states); `test_the_rest` makes them succeed.
 NEEDS_MORE = {
-    "POST /auth/password",
-    "POST /orgs/accept",
-    "PUT /trails/{id}/steps/{rev}/wontgo",
-    "DELETE /objects/{sha}",
-}
+    "POST /auth/password", "POST /orgs/accept", "PUT /trails/{id}/steps/{rev}/wontgo", "DELETE /objects/{sha}",
+    "POST /fleets/rollouts/{rollout}/resume", "PUT /subscriptions/admin/subscription", "POST /auth/token",
+    "POST /auth/oauth/token", "PATCH /fleets/devices",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +83,22 @@ def test_the_rest(world: World) -> None:
     told = [entry["action"] for entry in log_of(acting)]
     organisation = {key for key in routes(client) if " /orgs/" in key and not key.startswith("GET ")}
     assert set(told) == organisation - {"DELETE /orgs/{org}", "POST /orgs/{org}/token"}
+
+    owner.post(f"/fleets/rollouts/{target.rollout}/pause").raise_for_status()
+    owner.post(f"/fleets/rollouts/{target.rollout}/resume").raise_for_status()
+    assert log_of(owner)[0]["action"] == "POST /fleets/rollouts/{rollout}/resume"
+    plan = {"subject": owner.claims["prn"], "plan": "UNLIMITED"}
+    world.callers["admin"].put("/subscriptions/admin/subscription", plan).raise_for_status()
+    assert log_of(world.callers["admin"])[0]["action"] == "PUT /subscriptions/admin/subscription"
+    app = owner.post("/apps/", registration(f"audited-{target.id[-8:]}")).json()
+    code = owner.post("/auth/code", {"service": app["prn"], "scopes": READ_DEVICES}).json()["code"]
+    Caller(client).login(app["prn"], app["secret"]).post("/auth/token", {"access-code": code}).raise_for_status()
+
+    target, device = world.target()
+    owner.patch(f"/fleets/devices/{target.id}/labels", {"audited": target.nick}).raise_for_status()
+    bulk = {"selector": f"audited={target.nick}", "labels": {"a": "b"}}
+    owner.patch("/fleets/devices", bulk).raise_for_status()
+    assert log_of(owner)[0]["action"] == "PATCH /fleets/devices"
 
     fresh = owner.upload(b"nobody needs it")
     owner.delete(f"/objects/{fresh}").raise_for_status()

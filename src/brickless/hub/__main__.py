@@ -118,7 +118,11 @@ def main(argv: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
-    settings = settings_of(arguments)
+    try:
+        settings = settings_of(arguments)
+    except BricklessError as error:
+        print(f"hub: {error}", file=sys.stderr)
+        return 2
     try:
         if arguments.command == "account":
             asyncio.run(_create_account(settings, arguments))

@@ -18,12 +18,14 @@ from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
 from brickless.hub.adapters.database import SqlDatabase
 from brickless.hub.adapters.keys import load
 from brickless.hub.adapters.mail import FolderMailer, SmtpMailer, parse_server
+from brickless.hub.adapters.oidc import HttpProvider
 from brickless.hub.adapters.replicas import Replicas
 from brickless.hub.adapters.runtime import SystemClock, SystemEntropy
 from brickless.hub.adapters.s3_blobs import S3Blobs, parse_bucket
 from brickless.hub.adapters.server import Tls, serve_application
 from brickless.hub.adapters.zones import offset_of
 from brickless.hub.domain.errors import Precondition
+from brickless.hub.domain.oidc import Provider
 from brickless.hub.domain.policy import Policy
 from brickless.hub.http.application import Application
 from brickless.hub.http.apps import AppRoutes, SubscriptionRoutes
@@ -62,6 +64,7 @@ from brickless.hub.services.mail import Post
 from brickless.hub.services.metadata import Metadata
 from brickless.hub.services.oauth import OAuth
 from brickless.hub.services.objects import Objects
+from brickless.hub.services.oidc import Oidc
 from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.overview import Overviews
 from brickless.hub.services.parts import Parts
@@ -74,6 +77,7 @@ from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.services.webhooks import Webhooks
+from brickless.hub.web.oidc_pages import OidcPages
 from brickless.hub.web.pages import Pages
 from brickless.hub.web.use_cases import UseCases
 from brickless.store.lock import LockedError, lock
@@ -112,6 +116,7 @@ class Settings:
     traces_url: str | None = None
     traces_share: float = 1.0
     policy: Policy = field(default_factory=Policy)
+    oidc: Provider | None = None
 
 
 class Hub:
@@ -128,6 +133,7 @@ class Hub:
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
         self.organisations = Organisations(self.parts)
+        self.oidc = HttpProvider(settings.oidc) if settings.oidc else None
         self.courier = HttpCourier(settings.policy.webhook_networks)
         self.webhooks = Webhooks(self.parts, self.courier)
         self.devices = Devices(self.parts)
@@ -195,7 +201,7 @@ class Hub:
             ),
             canonical=True,
         )
-        page, page_parts = Pages(self.dashboard, self._use_cases(), self.events, base_url).services()
+        page, page_parts = self._pages(base_url)
 
         def by_name(request: Request) -> Service | None:
             if request.path == "/":
@@ -257,6 +263,14 @@ class Hub:
             OrganisationRoutes(self.organisations, self.auth, base_url).service(),
             fleet_service(FleetRoutes(self.fleets), RolloutRoutes(self.rollouts)),
         )
+
+    def _pages(self, base_url: Callable[[Request], str]) -> tuple[Service, ...]:
+        provider = self.settings.oidc
+        pages = Pages(self.dashboard, self._use_cases(), self.events, base_url, oidc=provider.name if provider else "")
+        if provider is None or self.oidc is None:
+            return pages.services()
+        oidc = Oidc(self.parts, self.auth, provider, self.oidc)
+        return pages.services(*OidcPages(pages.site, oidc, base_url).routes())
 
     def _use_cases(self) -> UseCases:
         return UseCases(
@@ -374,6 +388,8 @@ class Hub:
         if self.replicas is not None:
             await self.replicas.stop()
         await self.courier.close()
+        if self.oidc is not None:
+            await self.oidc.close()
         await self.database.stop()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.stop)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from brickless.core.errors import UserError
 from brickless.hub.app import Settings
+from brickless.hub.domain.errors import Malformed
+from brickless.hub.domain.oidc import Provider, check_address
 from brickless.hub.domain.plans import PLANS
 from brickless.hub.domain.policy import Policy
 
@@ -40,6 +42,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_storage(made, environment)
     _add_network(made)
     _add_policy(made)
+    _add_oidc(made)
     made.add_argument(
         "--traces-url", metavar="URL", help="OTLP over HTTP: http://collector:4318/v1/traces (default: off)"
     )
@@ -86,6 +89,15 @@ def _add_policy(made: argparse.ArgumentParser) -> None:
     add("--demo-accounts", action="store_true", help="make user1/user1 and others: never in production")
     add("--no-rate-limits", action="store_true", help="for load tests")
     add("--webhook-networks", default="", metavar="CIDR,...", help="private networks to which webhooks may go")
+
+
+def _add_oidc(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument_group("signing in at an OpenID provider").add_argument
+    add("--oidc-issuer", metavar="URL", help="the provider; its discovery document lies below this address")
+    add("--oidc-client-id", metavar="ID", help="what the provider calls this hub")
+    add("--oidc-client-secret-file", metavar="FILE", help="its first line is the secret")
+    add("--oidc-name", default="single sign-on", metavar="NAME", help="what the button says")
+    add("--oidc-sign-up", action="store_true", help="whom the provider knows gets an account, in spite of --no-sign-up")
 
 
 def _take_environment(made: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -142,6 +154,25 @@ def _networks(text: str) -> tuple[str, ...]:
     return networks
 
 
+def _provider(arguments: argparse.Namespace) -> Provider | None:
+    if not arguments.oidc_issuer:
+        return None
+    if not arguments.oidc_client_id or not arguments.oidc_client_secret_file:
+        raise UserError(
+            "oidc", "--oidc-issuer lacks its client", hint="Give --oidc-client-id and --oidc-client-secret-file too."
+        )
+    try:
+        check_address(arguments.oidc_issuer)
+        with open(arguments.oidc_client_secret_file) as file:
+            secret = file.readline().rstrip("\n")
+    except (Malformed, OSError) as error:
+        raise UserError(
+            "oidc", f"The OpenID provider: {error}", hint="It needs https and a readable secret."
+        ) from error
+    issuer, client = arguments.oidc_issuer, arguments.oidc_client_id
+    return Provider(issuer, client, secret, arguments.oidc_name, sign_up=arguments.oidc_sign_up)
+
+
 def settings(arguments: argparse.Namespace) -> Settings:
     """What the arguments say about the hub itself."""
     policy = Policy(
@@ -165,4 +196,5 @@ def settings(arguments: argparse.Namespace) -> Settings:
         traces_url=arguments.traces_url,
         traces_share=arguments.traces_share,
         policy=policy,
+        oidc=_provider(arguments),
     )

@@ -174,9 +174,12 @@ class SqlDatabase:
         async with turn, self._writer.begin() as connection:
             yield SqlSession(connection, locking=True)
             doing = current()
-            if doing is not None and connection.info["changed"]:
+            recorded = doing is not None and not doing.written and connection.info["changed"]
+            if doing is not None and recorded:
                 await SqlAudit(connection).append(doing)
             told = connection.info["told"]
+        if doing is not None and recorded:
+            doing.written = True
         for account in told:
             self.on_events(account)
 

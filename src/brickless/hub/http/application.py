@@ -158,9 +158,9 @@ class Application:
     @staticmethod
     def _recorded(request: Request, route: Route | None) -> audit.Doing | None:
         """What the audit log says of this request, should it change something."""
-        if route is None or request.method in _READING:
-            return None
         action = f"{request.method} {request.route}"
+        if route is None or (request.method in _READING and action not in audit.CHANGING_READS):
+            return None
         return audit.begun(action, request.params, address=request.address, time_ms=time.time_ns() // 1_000_000)
 
     async def _carry_out(self, request: Request, route: Route | None, *, known: bool) -> Response:

@@ -1,7 +1,7 @@
 """The audit log: who changed what, from where. Entries are written by `Database.write` itself, with the change.
 
-`recording` says for the current task what is under way; each transaction that changes a row then appends one entry in
-the same transaction, so there is no change without its entry and no entry without its change. Nothing removes entries,
+`recording` says for the current task what is under way; the first transaction that changes a row appends the entry, in
+the same transaction: there is no change without its entry and no entry without its change. Nothing removes entries,
 and the database refuses to change them.
 """
 
@@ -25,6 +25,7 @@ UNRECORDED: dict[str, str] = {
     "POST /auth/sessions": "changes nothing: a token is a signature",
     "POST /orgs/{org}/token": "changes nothing: a token is a signature",
     "POST /logs/cursor": "reads",
+    "POST /fleets/preview": "reads",
     "POST /logs/": "telemetry of devices; the lines themselves are the record",
     "PUT /devices/{id}/device-meta": "telemetry of devices",
     "PATCH /devices/{id}/device-meta": "telemetry of devices",
@@ -32,6 +33,8 @@ UNRECORDED: dict[str, str] = {
     "PUT /local-s3/{id}": "bytes of an object whose announcement has an entry",
     "PUT /s3/{id}": "bytes of an object whose announcement has an entry",
 }
+#: Routes that read by their method and may change something all the same.
+CHANGING_READS = frozenset({"GET /auth/verify", "GET /dash-ui/oidc/callback"})
 _MAX_TARGET_CHARS = 300
 _PAGE = 1000
 
@@ -47,10 +50,13 @@ class Doing:
     account: str = ""
     actor: str = ""
     actor_nick: str = ""
+    #: One entry a request is enough: what else it writes belongs to the same change.
+    written: bool = False
 
     def by(self, caller: Identity) -> None:
         """Name who does it."""
-        self.account, self.actor, self.actor_nick = caller.account, caller.person, caller.nick
+        self.account, self.actor = caller.account, caller.person
+        self.actor_nick = caller.login if caller.actor else caller.nick
 
 
 _CURRENT: ContextVar[Doing | None] = ContextVar("audit", default=None)

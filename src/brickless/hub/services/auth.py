@@ -237,6 +237,11 @@ class Auth:
         if len(password) > MAX_PASSWORD_CHARS:
             raise Precondition(f"A password has at most {MAX_PASSWORD_CHARS} characters")
 
+    @staticmethod
+    def is_reserved(nick: str) -> bool:
+        """Whether addresses of the hub begin with this nick."""
+        return nick.lower() in RESERVED_NICKS
+
     async def create_account(
         self,
         email: str,

@@ -12,6 +12,7 @@ from brickless.hub.domain.events import Cursor, Event
 from brickless.hub.domain.fleet_labels import Selector
 from brickless.hub.domain.fleet_lists import ContainerCount, Page, Search
 from brickless.hub.domain.jsontext import Value
+from brickless.hub.domain.oidc import Endpoints
 from brickless.hub.domain.values import Invitation, Membership
 from brickless.hub.domain.webhooks import Delivery, Webhook
 
@@ -171,6 +172,16 @@ class Courier(Protocol):
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int, str]:
         """The answer's status (0 without one) and what went wrong (empty when the receiver took it)."""
+
+
+class OidcClient(Protocol):
+    """The OpenID provider. Raises Unavailable when it cannot be reached, Forbidden for answers that prove nothing."""
+
+    async def endpoints(self) -> Endpoints:
+        """Where it is."""
+
+    async def claims(self, code: str, *, verifier: str, callback: str) -> dict[str, object]:
+        """The claims of the ID token that a code stands for; its signature, issuer, audience and times are right."""
 
 
 class Bus(Protocol):
