@@ -178,6 +178,7 @@ def test_make_a_release_and_roll_it_out_then_pause_and_abort(page: Page, world: 
     page.goto("/dash-ui/releases")
     page.get_by_label("Name", exact=True).fill("web-by-hand")
     page.get_by_label("From the device").fill("pump-000")
+    page.get_by_label("Revision").fill("1")
     page.get_by_label("Parts", exact=False).first.fill("#web")
     page.get_by_label("The parts may be without a signature").check()
     page.get_by_role("button", name="Make the release").click()
