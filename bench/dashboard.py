@@ -1,8 +1,8 @@
 """`make bench B=dashboard`: each page of the dashboard in a real Chromium, with 10,000 devices in the database.
 
 Figures, for each page: milliseconds until it is interactive (the browser's own clock, from the start of the navigation
-to the end of DOMContentLoaded), the hub's part of that, and bytes over the wire; the worst page is the figure. Each page
-is loaded five times, the median counts. BENCH_DASHBOARD_DEVICES takes another number of devices.
+to the end of DOMContentLoaded), the hub's part of that, and bytes over the wire; the worst page counts. Each page is
+loaded five times; the median counts. BENCH_DASHBOARD_DEVICES takes another number of devices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, insert
 
 from bench.hub import rows
 from bench.report import report
-from brickless.hub.adapters import fleet_tables, tables
+from brickless.hub.adapters import fleet_tables
 from brickless.testkit.hub import running_hub
 from brickless.testkit.hub_client import Caller
 from brickless.testkit.hub_fleet import Fleet, furnished
@@ -100,9 +100,8 @@ def main() -> None:
         figures = {name: measured(page, place) for name, place in places(fleet).items()}
         browser.close()
     for name, figure in figures.items():
-        print(
-            f"{name:12} {figure['interactive_ms']:7.0f} ms, hub {figure['hub_ms']:6.0f} ms, {figure['bytes']:7.0f} bytes"
-        )
+        shown = ", ".join(f"{value:.0f} {unit}" for unit, value in figure.items())
+        print(f"{name:12} {shown}")
     flat = {f"{name}_{unit}": figure[unit] for name, figure in figures.items() for unit in ("interactive_ms", "hub_ms")}
     worst = {
         f"worst_{unit}": max(one[unit] for one in figures.values()) for unit in ("interactive_ms", "hub_ms", "bytes")
