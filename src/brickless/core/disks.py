@@ -77,7 +77,7 @@ class Disk(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A pool of container addresses. `subnet` is `a.b.c.d/n`."""
+    """A pool of container addresses. `subnet` is `a.b.c.d/n`. `isolated`: other pools do not reach it (spec/state.md)."""
 
     name: str
     type: str = "bridge"
@@ -86,6 +86,7 @@ class Pool(NamedTuple):
     subnet: str = ""
     gateway: str = ""
     nat: bool = False
+    isolated: bool = False
     extra: Mapping[str, JsonValue] = {}
 
 
@@ -225,6 +226,7 @@ def _parse_pool(name: str, node: Node) -> Pool:
         subnet.text(),
         gateway.text(),
         bool(node.flag_of("nat")),
+        bool(node.flag_of("isolated")),
         {key: value for key, value in node.object().items() if key not in _POOL_KEYS},
     )
 

@@ -88,11 +88,13 @@ def _depends(deb: Path) -> str:
     return process.run(argv, purpose=f"reading {deb.name}", timeout_s=60).stdout.decode()
 
 
-def modules_archive(folder: Path, of: Kernel, names: Sequence[str] = modules.EMULATED) -> Path:
-    """The archive of kernel modules, made once for each kernel and list."""
-    name = f"modules-{cache.key(of.modules.release, str(of.modules.root), list(names), 2)}.cpio.zst"
+def modules_archive(
+    folder: Path, of: Kernel, names: Sequence[str] = modules.EMULATED, present: Sequence[str] = ()
+) -> Path:
+    """The archive of kernel modules, made once for each kernel and list; `present` are not loaded at boot."""
+    name = f"modules-{cache.key(of.modules.release, str(of.modules.root), list(names), list(present), 3)}.cpio.zst"
     return cache.artefact(
         folder / "artefacts",
         name,
-        lambda out: modules.build(out, tree=of.modules, names=names, compression=Compression.ZSTD),
+        lambda out: modules.build(out, tree=of.modules, names=names, present=present, compression=Compression.ZSTD),
     )

@@ -28,6 +28,12 @@ EMULATED = (
     "bridge",
     "softdog",
 )
+# What only some revisions use, loaded when one does: pools with NAT, macvlan, encrypted and verified disks, swap.
+ON_DEMAND = (
+    *("macvlan", "nf_tables", "nf_nat", "nft_chain_nat", "nft_masq"),
+    *("dm_mod", "dm_crypt", "dm_verity", "ecb", "xts", "aes_generic", "sha256_generic"),
+    *("zsmalloc", "lzo", "lzo_rle", "zram"),
+)
 # Merged /usr: a folder `lib` in this archive would replace the link of that name in the initramfs.
 ROOT = "usr/lib/modules"
 LIST = "etc/brickless/modules"
@@ -103,10 +109,18 @@ class Tree:
 
 
 def build(
-    out: Path, *, tree: Tree, names: Sequence[str] = EMULATED, compression: Compression = Compression.ZSTD
+    out: Path,
+    *,
+    tree: Tree,
+    names: Sequence[str] = EMULATED,
+    present: Sequence[str] = (),
+    compression: Compression = Compression.ZSTD,
 ) -> None:
-    """Write the archive of `names` and what they need to `out`; the list of PID 1 names only those not built in."""
-    closure = tree.closure(names)
+    """Write the archive of `names` and what they need to `out`; the list of PID 1 names only those not built in.
+
+    `present` modules are there, too, for whoever needs them: they are not loaded at boot.
+    """
+    closure = tree.closure([*names, *present])
     archive = Archive()
     base = f"{ROOT}/{tree.release}"
     dep = []

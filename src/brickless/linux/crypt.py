@@ -10,7 +10,7 @@ from brickless.linux import dm
 
 CIPHER = "aes-xts-plain64"
 KEY_BYTES = 64
-MODULES = (*dm.MODULES, "aes_generic", "xts", "dm_crypt")
+MODULES = (*dm.MODULES, "aes_generic", "ecb", "xts", "dm_crypt")
 PREFIX = "pv--crypt--"
 
 

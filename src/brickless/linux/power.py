@@ -16,7 +16,7 @@ def settle() -> list[str]:
     because every state on disk is one from which the next boot works anyway.
     """
     os.sync()
-    faults: list[str] = []
+    faults = swap_off()
     for entry in reversed(mount.table()):
         if entry.fstype in SYNTHETIC or entry.options.split(",")[0] == "ro":
             continue
@@ -25,6 +25,22 @@ def settle() -> list[str]:
         except OSError as error:
             faults.append(f"{entry.target} stays writable: {error}")
     os.sync()
+    return faults
+
+
+def swap_off(path: str = "/proc/swaps") -> list[str]:
+    """Stop swapping: a file system with a swap file in use cannot be remounted. Returns what failed."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            areas = [line.split()[0] for line in stream.read().splitlines()[1:] if line.strip()]
+    except FileNotFoundError:
+        return []
+    faults: list[str] = []
+    for area in areas:
+        try:
+            libc.swapoff(area)
+        except OSError as error:
+            faults.append(str(error))
     return faults
 
 

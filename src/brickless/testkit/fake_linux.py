@@ -147,6 +147,7 @@ class FakeMachine:
     def __init__(self, world: World) -> None:
         self.world = world
         self.journal = Journal(world.run_dir)
+        self.maps_verity = False
         self.prepared: set[str] = set()
 
     def now_s(self) -> float:

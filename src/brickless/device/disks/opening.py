@@ -160,8 +160,12 @@ def _open_provisioned(disk: Disk, target: str, where: Places) -> None:
         mount.mount(node, target, _format(disk), flags=FLAGS, options=disk.mount_options)
 
 
+def _image(disk: Disk, where: Places) -> str:
+    return disk.path or os.path.join(where.storage, "pv", "volume-disk", f"{disk.name}.img")
+
+
 def _file(disk: Disk, where: Places) -> str:
-    image = disk.path or os.path.join(where.storage, "pv", "volume-disk", f"{disk.name}.img")
+    image = _image(disk, where)
     size_bytes = places.size_option(disk)
     atomic.make_dirs(os.path.dirname(image))
     fd = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -184,17 +188,18 @@ def _device(disk: Disk) -> str:
 
 def swap_on(disk: Disk, where: Places) -> str:
     """Use a swap disk; returns the area. What is in use already stays. Raises `OSError`, `ValueError`."""
+    there = swap.active()
     if disk.provision == "zram":
-        if any(name.startswith("/dev/zram") for name in swap.active()):
+        if any(name.startswith("/dev/zram") for name in there):
             return "zram"
         modules.ensure(swap.ZRAM_MODULES)
         area, fresh = swap.add_zram(places.size_option(disk)), True
+    elif _image(disk, where) in there or disk.path in there:
+        return disk.path
     elif disk.provision == "file":
         area, fresh = _file(disk, where), False
     else:
         area, fresh = disk.path, False
-    if area in swap.active():
-        return area
     if not fresh and not swap.is_swap(area) and not disk.provision:
         raise OSError(f"the disk {disk.name}: {area} holds no swap area, and without `provision` none is made")
     if fresh or not swap.is_swap(area):

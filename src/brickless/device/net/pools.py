@@ -14,8 +14,6 @@ from brickless.linux import modules, net
 
 FORWARD = "/proc/sys/net/ipv4/ip_forward"
 NET_MODULES = ("bridge", "veth")
-# Our own member of a pool: containers of it and of other pools do not reach each other.
-ISOLATED = "isolated"
 
 
 class DefaultBridge(NamedTuple):
@@ -36,14 +34,14 @@ def bring_up(pools: Iterable[Pool], default: DefaultBridge | None) -> list[str]:
     pools = list(pools)
     faults: list[str] = []
     wanted = {pool.bridge: pool for pool in pools if pool.type == "bridge"}
-    modules.ensure(NET_MODULES)
+    modules.ensure((*NET_MODULES, "macvlan") if any(pool.type == "macvlan" for pool in pools) else NET_MODULES)
     for bridge, pool in sorted(wanted.items()):
         network = parse_subnet(pool.subnet)
         mask = netmask(network[1] if network else 24)
         _try(faults, f"the bridge {bridge} of the network pool {pool.name}", bridge, pool.gateway, mask)
     if default is not None and default.device and default.device not in wanted:
         _try(faults, f"the default bridge {default.device}", default.device, default.address, default.netmask)
-    if any(pool.nat for pool in pools) or any(pool.extra.get(ISOLATED) is True for pool in pools):
+    if any(pool.nat for pool in pools) or any(pool.isolated for pool in pools):
         try:
             _filter(pools)
         except OSError as error:
@@ -83,7 +81,7 @@ def _filter(pools: list[Pool]) -> None:
 
 def walls(pools: Iterable[Pool]) -> list[tuple[str, str]]:
     """Pairs of interfaces between which nothing is forwarded: those of two bridges, one of which is isolated."""
-    bridges = {pool.bridge: pool.extra.get(ISOLATED) is True for pool in pools if pool.type == "bridge"}
+    bridges = {pool.bridge: pool.isolated for pool in pools if pool.type == "bridge"}
     return [
         (one, other)
         for one in sorted(bridges)

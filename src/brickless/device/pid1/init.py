@@ -321,7 +321,8 @@ class Init:
 
     def _become(self, daemon: Daemon) -> int:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, *RESET_SIGNALS, signal.SIGPIPE, signal.SIGHUP):
+        # SIGPIPE stays ignored, as Python has it: a peer that hangs up fails that write, it does not end the child.
+        for number in (signal.SIGCHLD, *RESET_SIGNALS, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         libc.set_process_name(f"pv-{daemon.name}")

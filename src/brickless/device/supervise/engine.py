@@ -239,7 +239,11 @@ class Engine:
         words = self._machine.last_words(unit.name)
         reason = f"{how}: {words}" if words else how
         unit.last_exit = reason
-        happened = recovery.Exit(status == 0, now_s - unit.started_s, unit.retries)
+        self._recover(unit, reason, recovery.Exit(status == 0, now_s - unit.started_s, unit.retries))
+
+    def _recover(self, unit: Unit, reason: str, happened: recovery.Exit) -> None:
+        """What follows an end that nobody asked for, or a start that was not possible."""
+        now_s = self._machine.now_s()
         container = unit.job.container
         decision = recovery.decide(container.auto_recovery, container.restart_policy, happened, trial=self.trial)
         if isinstance(decision, recovery.Again):
@@ -248,7 +252,7 @@ class Engine:
             unit.enter(Status.RECOVERING, now_s)
             self._machine.say(f"container {unit.name} RECOVERING in {decision.delay_s:g} s after {reason}")
             return
-        unit.has_finished = isinstance(decision, recovery.Stay) and status == 0
+        unit.has_finished = isinstance(decision, recovery.Stay) and happened.clean
         unit.enter(Status.STOPPED, now_s)
         self._machine.say(f"container {unit.name} STOPPED, {decision.reason}: {reason}")
         if isinstance(decision, recovery.Fail):
@@ -313,6 +317,10 @@ class Engine:
             self._refuse(unit, str(error))
 
     def _refuse(self, unit: Unit, error: str) -> None:
+        """It cannot be started: on trial that is the revision's end; later it is tried again like one that crashed."""
+        if not self.trial:
+            self._recover(unit, f"it could not be started: {error}", recovery.Exit(False, 0.0, unit.retries))
+            return
         unit.enter(Status.STOPPED, self._machine.now_s())
         self._machine.say(f"container {unit.name} STOPPED, it could not be started: {error}")
         self._fail(unit, error)

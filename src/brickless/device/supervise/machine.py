@@ -74,6 +74,7 @@ class LinuxMachine:
         "journal",
         "log_level",
         "log_server",
+        "maps_verity",
         "roots",
     )
 
@@ -93,6 +94,7 @@ class LinuxMachine:
         # Set by whoever runs the loop; without it (a test) nothing of containers is captured but their consoles.
         self.log_server: LogServer | None = None
         self.journal = Journal(paths.private)
+        self.maps_verity = roots.verity
         self._paths = paths
         self._console = console
         self._init_fd = init_fd

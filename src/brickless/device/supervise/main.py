@@ -25,7 +25,7 @@ from brickless.device.supervise.server import Server
 from brickless.device.supervise.supervisor import Limits, Supervisor, mark_of, quickboot, revision_of
 from brickless.device.supervise.surroundings import Settings
 from brickless.device.supervise.volumes import Roots
-from brickless.linux import blockdev, kmsg, libc, mount, net
+from brickless.linux import blockdev, ext4, kmsg, libc, mount, net
 from brickless.linux.libc import MS_NOATIME, MS_NODEV, MS_NOSUID
 from brickless.store.trails import Storage
 
@@ -48,7 +48,7 @@ def main() -> int:
         cmdline = stream.read()
     console = kmsg.Console()
     settings = load_config(cmdline, storage=None)
-    prepare_storage(settings)
+    prepare_storage(settings, console)
     root = settings.text("PV_STORAGE_MNTPOINT") or "/storage"
     settings = load_config(cmdline, storage=root)
     for problem in settings.problems:
@@ -68,8 +68,11 @@ def sources_of(cmdline: str) -> configuration.Sources:
     return configuration.Sources(environ=dict(os.environ), command_line=cmdline)
 
 
-def prepare_storage(settings: Config) -> None:
-    """Mount the storage partition; the kernel replays its journal. Raises `OSError` that says what is missing."""
+def prepare_storage(settings: Config, console: kmsg.Console) -> None:
+    """Mount the storage partition, and let it fill its device; the kernel replays its journal.
+
+    Raises `OSError` that says what is missing.
+    """
     target = settings.text("PV_STORAGE_MNTPOINT") or "/storage"
     spec = settings.text("PV_STORAGE_DEVICE")
     if mount.is_mountpoint(target):
@@ -82,6 +85,19 @@ def prepare_storage(settings: Config) -> None:
         raise OSError(f"the storage device {spec} (PV_STORAGE_DEVICE) did not appear within {wait_s} s")
     kind = settings.text("PV_STORAGE_FSTYPE") or "ext4"
     mount.mount(device, target, kind, flags=MS_NOSUID | MS_NODEV | MS_NOATIME)
+    if kind == "ext4" and settings.text("PV_SYSTEM_INIT_MODE") == "embedded":
+        grow_storage(device, target, console)
+
+
+def grow_storage(device: str, target: str, console: kmsg.Console) -> None:
+    """An image that was written to a larger disk takes all of it (device.md 3.1). What fails costs room, no boot."""
+    try:
+        gained = ext4.grow(device, target)
+    except OSError as error:
+        console.line(f"brickless: the storage keeps its size: {error}")
+        return
+    if gained:
+        console.line(f"brickless: the storage grew by {gained} bytes")
 
 
 def bring_up_loopback(console: kmsg.Console) -> None:

@@ -16,6 +16,8 @@ class Machine(Protocol):
     """The kernel, LXC and PID 1 as the supervisor sees them. All methods return at once and raise `OSError`."""
 
     journal: Journal
+    # Whether volumes with a dm-verity manifest are mapped by it (PV_SECUREBOOT_HANDLERS).
+    maps_verity: bool
 
     def now_s(self) -> float:
         """Seconds of a clock that only goes forward."""

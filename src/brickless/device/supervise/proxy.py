@@ -162,6 +162,7 @@ def _become(control: socket.socket) -> None:
         libc.set_process_name("pv-xconnect")
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         kept = control.fileno()
         os.closerange(3, kept)
         os.closerange(kept + 1, HIGHEST_FD)

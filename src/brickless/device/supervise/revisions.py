@@ -17,8 +17,8 @@ from brickless.device.supervise.jobs import Job
 from brickless.store.trails import FACTORY, Storage
 
 UNCOMPARED = frozenset({"src.json", "build.json"})
-# Mapped by the kernel with a hash of its own; here nothing else protects them, so nothing is skipped (device.md 2.4).
 MAX_REPORT_BYTES = 65536
+NOTHING: frozenset[str] = frozenset()
 
 
 class Revision(NamedTuple):
@@ -61,7 +61,24 @@ def _sha256_hex(data: bytes) -> str:
     return canonical.sha256_hex(data)
 
 
-def verify_apart(storage: Storage, rev: str) -> tuple[list[str], list[str]]:
+def mapped_by_verity(state: State) -> frozenset[str]:
+    """The files that dm-verity checks block by block when they are read: those, and no others, need no hash before.
+
+    A manifest alone exempts nothing (device.md 2.4 has it so, and leaves files unchecked that nobody maps).
+    """
+    found = {
+        f"{name}/{volume.removeprefix('dm:')}"
+        for name, container in state.containers.items()
+        for volume in (container.root_volume, *container.volumes)
+        if volume.startswith("dm:")
+    }
+    bsp = state.bsp
+    parts = () if bsp is None else (bsp.firmware, bsp.modules, *bsp.modules_of.values())
+    found |= {f"bsp/{part.removeprefix('dm:')}" for part in parts if part.startswith("dm:")}
+    return frozenset(found)
+
+
+def verify_apart(storage: Storage, rev: str, *, skip: frozenset[str] = NOTHING) -> tuple[list[str], list[str]]:
     """`Storage.verify` in a child, whose memory (libcrypto, buffers) goes with it: (faults, what was healed).
 
     Raises `OSError` when the child could not tell, and `HostileInputError` for a state that is broken.
@@ -70,7 +87,7 @@ def verify_apart(storage: Storage, rev: str) -> tuple[list[str], list[str]]:
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _verify_and_tell(storage, rev, writer)
+        _verify_and_tell(storage, rev, skip, writer)
     os.close(writer)
     with open(reader, "rb") as stream:
         report = stream.read(MAX_REPORT_BYTES)
@@ -85,12 +102,12 @@ def verify_apart(storage: Storage, rev: str) -> tuple[list[str], list[str]]:
     return answer["faults"], answer["healed"]
 
 
-def _verify_and_tell(storage: Storage, rev: str, writer: int) -> None:
+def _verify_and_tell(storage: Storage, rev: str, skip: frozenset[str], writer: int) -> None:
     """In the child: never returns."""
     answer: dict[str, object]
     try:
         healed: list[str] = []
-        faults = storage.verify(rev, healed=healed)
+        faults = storage.verify(rev, healed=healed, skip=skip)
         answer = {"faults": faults[:20], "healed": healed[:20]}
     except HostileInputError as error:
         answer = {"broken": str(error)}
