@@ -77,7 +77,7 @@ class Disk(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A pool of container addresses. `subnet` is `a.b.c.d/n`. `isolated`: other pools do not reach it (spec/state.md)."""
+    """A pool of container addresses; `subnet` is `a.b.c.d/n`. `isolated`: other pools do not reach it (ours)."""
 
     name: str
     type: str = "bridge"
