@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from brickless.core import bootenv, canonical
+from brickless.image import bsp, modules
+from brickless.image.bsp import Bsp
 from brickless.linux import process
+from brickless.main.artefacts import Artefacts, Variant
 from brickless.testkit import dbus_client
-from brickless.testkit.guest import OPTIONS, Guest, Scenario, passed
+from brickless.testkit.guest import CONFIG, OPTIONS, Guest, Scenario, passed, tools_archive
 from brickless.twin import disk
 from brickless.twin.device import EmulatedDevice
 from brickless.twin.qemu import Hardware, Service
@@ -284,6 +287,14 @@ def web() -> Iterator[int]:
         server.shutdown()
 
 
+def board() -> Bsp:
+    """The runtime, all modules that a scenario needs, the tools."""
+    artefacts = Artefacts(CACHE, config=CONFIG)
+    made = bsp.modules_archive(CACHE, artefacts.kernel, present=(*modules.ON_DEMAND, "dummy"))
+    addons = (("modules.cpio.zst", made), ("tools.cpio.zst", tools_archive(CACHE)))
+    return Bsp(artefacts.kernel.image, artefacts.initramfs(Variant.FACTORY), addons)
+
+
 def try_next(image: Path, work: Path, rev: str) -> None:
     """Ask the bootloader to try a revision, as the runtime does."""
     disk.replay_journal(image)
@@ -328,7 +339,7 @@ FIRST = (
 
 
 def test_a_guest_with_everything(tmp_path: Path, web: int) -> None:
-    guest = Guest(CACHE, tmp_path)
+    guest = Guest(CACHE, tmp_path, board())
     image = build(guest, tmp_path)
     with image.open("r+b") as stream:
         stream.truncate(image.stat().st_size + (128 << 20))

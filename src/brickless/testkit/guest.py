@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from brickless.core import canonical
 from brickless.core.state import parse_state
-from brickless.image import bsp, cache, modules, storage, tools
+from brickless.image import cache, storage, tools
 from brickless.image.bsp import Bsp
 from brickless.image.compress import Compression
-from brickless.main.artefacts import Artefacts, Variant
 from brickless.store.objects import ObjectStore
 from brickless.store.trails import Storage
 from brickless.testkit import busybox
@@ -48,25 +47,22 @@ class Scenario(NamedTuple):
     extra: Mapping[str, Json] = {}
 
 
+def tools_archive(folder: Path) -> Path:
+    """The archive of tools, made once below the cache `folder`."""
+    name = f"tools-{cache.key(sorted(tools.PROGRAMS), 1)}.cpio.zst"
+    return cache.artefact(
+        folder / "artefacts", name, lambda out: tools.build(out, cache=folder, compression=Compression.ZSTD)
+    )
+
+
 class Guest:
     """Builds the disks of such devices; what is costly is made once below `folder`."""
 
-    def __init__(self, folder: Path, work: Path) -> None:
+    def __init__(self, folder: Path, work: Path, board: Bsp) -> None:
+        """`board` is what boots: the runtime, its modules, the tools that the scenarios need."""
         self.folder = folder
         self.work = work
-        self.artefacts = Artefacts(folder, config=CONFIG)
-
-    def board(self) -> Bsp:
-        """The runtime, all modules, the tools."""
-        made = bsp.modules_archive(self.folder, self.artefacts.kernel, present=(*modules.ON_DEMAND, "dummy"))
-        name = f"tools-{cache.key(sorted(tools.PROGRAMS), 1)}.cpio.zst"
-        programs = cache.artefact(
-            self.folder / "artefacts",
-            name,
-            lambda out: tools.build(out, cache=self.folder, compression=Compression.ZSTD),
-        )
-        addons = (("modules.cpio.zst", made), ("tools.cpio.zst", programs))
-        return Bsp(self.artefacts.kernel.image, self.artefacts.initramfs(Variant.FACTORY), addons)
+        self.board = board
 
     def entries(self, objects: ObjectStore, scenario: Scenario) -> dict[str, Json]:
         """The entries of a scenario's container."""
@@ -97,7 +93,7 @@ class Guest:
         `bsp_more` are files of the BSP that its run.json names by their stem (`firmware.squashfs`).
         """
         out = self.work / "disk.img"
-        board = self.board()
+        board = self.board
 
         def fill(objects: ObjectStore) -> bytes:
             states = {
