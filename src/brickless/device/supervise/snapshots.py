@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from brickless.core.container import Container
+from brickless.core.state import State
 from brickless.device.disks import copying
 from brickless.store import atomic
 from brickless.store.trails import Storage
@@ -60,6 +62,16 @@ def is_due(storage: Storage, version: Version) -> bool:
 def needed_bytes(storage: Storage, name: str, volumes: tuple[str, ...]) -> int:
     """What a copy of the live data of a container would take."""
     return sum(copying.size_bytes(os.path.join(_live(storage, name), volume)) for volume in volumes)
+
+
+def kept_bytes(storage: Storage, state: State, fingerprint: Callable[[State, str], str]) -> int:
+    """What copies the way to `state` will take: the data of containers that change, as they are now."""
+    total = 0
+    for name, container in state.containers.items():
+        owner = _owner(storage, name) if marked(container) else None
+        if owner is not None and not owner.to and owner.fingerprint != fingerprint(state, name):
+            total += needed_bytes(storage, name, tuple({*owner.volumes, *marked(container)}))
+    return total
 
 
 def enter(storage: Storage, version: Version) -> str:

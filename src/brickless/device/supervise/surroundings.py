@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from brickless.core.container import Container
 from brickless.core.disks import DiskType, Pool
-from brickless.core.ipam import Assignment, Lease
-from brickless.device.supervise import apart, snapshots, volumes
+from brickless.device.supervise import apart, volumes
 from brickless.device.supervise.jobs import Handle, Job
 from brickless.device.supervise.revisions import Revision
-from brickless.device.supervise.snapshots import Version
 from brickless.device.supervise.volumes import Roots
 from brickless.linux import lxc
 from brickless.store.trails import Storage
 
 if TYPE_CHECKING:
+    from brickless.core.ipam import Assignment
     from brickless.core.services import Link
+    from brickless.device.supervise.snapshots import Version
 
 LEASES = "leases"
 MDEV = "mdev.json"
@@ -57,7 +57,7 @@ class Surroundings:
         self.settings = settings
         self.unified = unified
         self._revision: Revision | None = None
-        self._leases = Assignment({}, {})
+        self._leases: Assignment | None = None
         self.links: tuple[Link, ...] = ()
 
     # -- the device ------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Surroundings:
         reserved: list[str] = []
         for job in revision.jobs:
             reserved += interface.own_addresses(self._own_lines(job))
-        before: dict[str, Lease] = {**leases.read(path), **self._leases.leases}
+        before = leases.read(path) | (self._leases.leases if self._leases is not None else {})
         self._leases = interface.assign_all(state.containers.values(), state.pools, before, reserved)
         leases.write(path, self._leases.leases)
         if not first:
@@ -151,15 +151,24 @@ class Surroundings:
         wanted = volumes.disks_of(container.storage, revision.state.disks)
         closed = [disk for disk in wanted if not self._is_open(disk.name)]
         drivers = bool(container.drivers.required or container.drivers.optional)
-        version = Version(container.name, job.rev, job.fingerprint, snapshots.marked(container))
-        exchange = bool(version.volumes) and snapshots.is_due(Storage(self.roots.storage), version)
-        if not (closed or drivers or exchange):
+        version = self._exchange(job)
+        if not (closed or drivers or version):
             return None
         from brickless.device.supervise import preparation
 
         return lambda: preparation.prepare(
-            preparation.Task(container, revision.state, version if exchange else None), self.roots, self.settings
+            preparation.Task(container, revision.state, version), self.roots, self.settings
         )
+
+    def _exchange(self, job: Job) -> Version | None:
+        """The version of the container whose data must come into place before it starts; None when they are there."""
+        if not any(storage.snapshot for storage in job.container.storage):
+            return None
+        from brickless.device.supervise import snapshots
+
+        marked = snapshots.marked(job.container)
+        version = snapshots.Version(job.container.name, job.rev, job.fingerprint, marked)
+        return version if snapshots.is_due(Storage(self.roots.storage), version) else None
 
     def _is_open(self, name: str) -> bool:
         from brickless.linux import mount
@@ -194,8 +203,8 @@ class Surroundings:
 
         if container.network.mode == "host":
             return interface.with_host_network(own)
-        fault = self._leases.faults.get(container.name)
-        lease = self._leases.leases.get(container.name)
+        fault = self._leases.faults.get(container.name) if self._leases else None
+        lease = self._leases.leases.get(container.name) if self._leases else None
         pool = self._pool(container.network.pool, job)
         if fault or lease is None or pool is None:
             raise ValueError(fault or f"there is no network pool {container.network.pool}")

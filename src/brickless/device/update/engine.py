@@ -355,7 +355,7 @@ class Engine:
 
     def _room_for(self, active: Active) -> tuple[int, int]:
         """Bytes that are needed and bytes that there are, after a collection of garbage when that is needed."""
-        required = self._space.required_bytes(active.infos.values())
+        required = self._space.required_bytes(active.infos.values()) + self._space.kept_bytes(active.state)
         if required > self._space.available_bytes():
             self._space.collect(active.rev, owed=self._reports.owed)
         return required, self._space.available_bytes()

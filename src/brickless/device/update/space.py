@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from brickless.device.config import Config
 from brickless.device.link.wire import ObjectInfo
 from brickless.device.update.garbage import Garbage
 from brickless.store.objects import PART
 from brickless.store.trails import Storage
+
+if TYPE_CHECKING:
+    from brickless.core.state import State
 
 #: What a file system says when it takes no more bytes: full, over quota, or beyond a limit.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -45,6 +49,15 @@ class Space:
                     continue
             total += info.size_bytes
         return total
+
+    def kept_bytes(self, state: State | None) -> int:
+        """Bytes that copies of data will take when the revision is tried (`snapshot`); nothing for most revisions."""
+        containers = () if state is None else state.containers.values()
+        if state is None or not any(one.snapshot for container in containers for one in container.storage):
+            return 0
+        from brickless.device.supervise import revisions, snapshots
+
+        return snapshots.kept_bytes(self._storage, state, revisions.fingerprint)
 
     def available_bytes(self) -> int:
         """Free space without the reserve."""

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from brickless.core import canonical
+from brickless.core.state import parse_state
 from brickless.device.supervise import snapshots
 from brickless.device.supervise.snapshots import Version
 from brickless.store.trails import Storage
@@ -156,3 +158,12 @@ def test_a_power_cut_on_the_way_back_loses_nothing(tmp_path: Path) -> None:
     begin = tmp_path / "begin"
     assert crash_everywhere(tmp_path / "on", begin, version("1", OLD), version("1", OLD), "one") > 10
     assert crash_everywhere(tmp_path / "stay", begin, version("1", OLD), version("2", NEW), "two") > 10
+
+
+def test_the_room_that_an_update_needs_is_known_before(tmp_path: Path) -> None:
+    storage = started(tmp_path)
+    run = {"name": "db", "config": "c", "storage": {"data": {"persistence": "permanent", "snapshot": True}}}
+    state = parse_state(canonical.dumps({"#spec": "pantavisor-service-system@1", "db/run.json": run, "db/c": "a" * 64}))
+    Path(storage.root, "disks/perm/db/data/big").write_bytes(bytes(100_000))
+    assert snapshots.kept_bytes(storage, state, lambda _state, _name: NEW) >= 100_000
+    assert snapshots.kept_bytes(storage, state, lambda _state, _name: OLD) == 0
