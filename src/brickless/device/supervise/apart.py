@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 
 from brickless.core.errors import BricklessError
+from brickless.linux import libc
 
 REPORT_MAX_BYTES = 65536
 # A child that hangs (a broken disk) is ended by its own alarm: whoever waits for it hears of it.
@@ -29,6 +30,8 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._reader)
+            # It ends with us: whoever is started next begins the work anew, and two at it would be one too many.
+            libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
             signal.alarm(longest_s)
             _work_and_tell(work, writer)
         os.close(writer)

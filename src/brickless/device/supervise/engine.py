@@ -202,7 +202,7 @@ class Engine:
             return
         try:
             self._machine.expose(unit.job, unit.handle)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._machine.say(f"container {unit.name}: {error}")
 
     def _prepared(self, unit: Unit, error: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WORDS_MAX = 200
 FAULT_MAX_BYTES = 8192
+EXPOSE_LONGEST_S = 30
 CONFIG_DIR = "config"
 SETTINGS = Settings()
 
@@ -183,7 +184,7 @@ class LinuxMachine:
         """Exports and remounts, in a child: it enters the container's namespaces."""
         work = self._around.exposure(job, handle)
         if work is not None:
-            apart.run(f"exposing the container {job.container.name}", work)
+            apart.run(f"exposing the container {job.container.name}", work, longest_s=EXPOSE_LONGEST_S)
         self._show_services()
 
     def _live_links(self) -> list[Live]:

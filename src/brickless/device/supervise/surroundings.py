@@ -194,7 +194,19 @@ class Surroundings:
             if key not in present:
                 lines.append(lxc.Line(key, value))
         lines += [lxc.Line("lxc.hook.mount", path) for path in self._hooks()]
+        self._remounts(job)
         return lines
+
+    def _remounts(self, job: Job) -> list[tuple[str, str]]:
+        """The remount rules of the container, its own before the device's. Raises `ValueError` for one that is none."""
+        policies = job.container.remount or self._of(job).state.remount
+        if not policies:
+            return []
+        from brickless.device.supervise import exposure
+
+        rules = exposure.rules_of(policies, self.settings.remount_policy)
+        exposure.check_rules(rules)
+        return rules
 
     def _with_network(self, own: Sequence[lxc.Line], container: Container, job: Job) -> list[lxc.Line]:
         if container.network is None:
@@ -245,15 +257,11 @@ class Surroundings:
     def exposure(self, job: Job, handle: Handle) -> Callable[[], object] | None:
         """What is done to the container from outside once its init runs; None for nothing."""
         container = job.container
-        policies = container.remount or self._of(job).state.remount
-        if not (container.exports or policies):
+        rules = self._remounts(job)
+        if not (container.exports or rules):
             return None
         from brickless.device.supervise import exposure
 
-        rules = exposure.rules_of(policies, self.settings.remount_policy)
-        if not (container.exports or rules):
-            return None
-        exposure.check_rules(rules)
         root = os.path.join(self.roots.exports, container.name)
 
         def expose() -> None:

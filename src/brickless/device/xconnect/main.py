@@ -115,6 +115,8 @@ class Proxy:
                 self.say(f"service {wire.name} for {wire.consumer}: {error}")
 
     def _make(self, wire: Wire, before: Wire | None) -> None:
+        if not reach.is_of(wire.consumer_pid, wire.consumer):
+            return
         if wire.type == "drm":
             key = (wire.place, wire.provider_pid)
             if wire.provider_pid and key not in self._devices:
@@ -135,7 +137,7 @@ class Proxy:
                 self._poll.unregister(fd)
                 listener.close()
                 del self._listeners[fd]
-                if os.path.exists(f"/proc/{wire.consumer_pid}/ns/mnt"):
+                if reach.is_of(wire.consumer_pid, wire.consumer):
                     self._withdraw(wire)
         for pump in {pump for pump in self._pumps.values() if pump.link == place}:
             self._close(pump)
@@ -252,4 +254,6 @@ def _last_words(client: socket.socket, status: bytes) -> None:
 
 def main(control: socket.socket) -> int:
     """Be the proxy."""
+    # A provider may look at the groups of who connects: we have none to show.
+    os.setgroups([])
     return Proxy(control).run()

@@ -109,19 +109,37 @@ def connect(provider_pid: int, path: str, uid: int | None = None) -> socket.sock
     try:
         if not stat.S_ISSOCK(os.fstat(found).st_mode):
             raise OSError(errno.ENOTSOCK, f"{path} of the provider is no socket")
-        if uid is not None:
-            os.seteuid(uid)
-        try:
+        if uid is None:
             made.connect(f"/proc/self/fd/{found}")
-        finally:
-            if uid is not None:
-                os.seteuid(0)
+        else:
+            _connect_as(made, found, uid)
     except OSError:
         made.close()
         raise
     finally:
         os.close(found)
     return made
+
+
+def _connect_as(made: socket.socket, found: int, uid: int) -> None:
+    """The provider sees who we are at this moment: the role's user, in no group of ours."""
+    os.setegid(NOBODY)
+    try:
+        os.seteuid(uid)
+        try:
+            made.connect(f"/proc/self/fd/{found}")
+        finally:
+            os.seteuid(0)
+    finally:
+        os.setegid(0)
+
+
+def is_of(pid: int, container: str) -> bool:
+    """Whether the process still is the container's: numbers of processes are used again."""
+    try:
+        return cgroup.container_of(pid) == container
+    except OSError:
+        return False
 
 
 def caller(client: socket.socket) -> str | None:
