@@ -105,11 +105,12 @@ while True:
     client.close()
 """
 CALL = b"""import socket, sys, time
+GREET = b"GET / HTTP/1.1\\r\\nHost: x\\r\\nX-PV-Client: root\\r\\n\\r\\n"
 for _ in range(240):
     try:
         one = socket.socket(socket.AF_UNIX)
         one.connect(sys.argv[1])
-        one.sendall(sys.argv[2].encode().decode("unicode_escape").encode())
+        one.sendall(GREET if sys.argv[2] == "http" else sys.argv[2].encode())
         said = b""
         while piece := one.recv(4096):
             said += piece
@@ -118,7 +119,7 @@ for _ in range(240):
     if said:
         break
     time.sleep(0.5)
-print(said.decode())
+print(said.decode().replace("\\r\\n", " "))
 sys.exit(sys.argv[3] not in said.decode())
 """
 BUS = (
@@ -137,7 +138,6 @@ print(said)
 sys.exit(said != sys.argv[2])
 """
 )
-GREET = "GET / HTTP/1.1\\\\r\\\\nHost: x\\\\r\\\\nX-PV-Client: root\\\\r\\\\n\\\\r\\\\n"
 BATCH: dict[str, Json] = {"auto_recovery": {"policy": "on-failure", "max_retries": 1}}
 
 
@@ -226,7 +226,7 @@ def scenarios(verified: dict[str, bytes], add: dict[str, Json]) -> list[Scenario
         Scenario(
             "take",
             "check service-unix /usr/bin/python3 /call.py /run/api hello HELLO;"
-            f" check service-rest /usr/bin/python3 /call.py /run/web '{GREET}' 'X-PV-Client: take X-PV-Role: reader';"
+            " check service-rest /usr/bin/python3 /call.py /run/web http 'X-PV-Client: take X-PV-Role: reader';"
             " check export-seen within grep exported /mnt/file",
             {
                 "group": "late",
