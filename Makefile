@@ -13,7 +13,7 @@ LIVES ?= 4
 MACHINE ?= emulator
 
 .PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-boards test-chaos chaos check \
-  bench lock clean
+  bench sim lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ check: setup ## format, lint, types, arrows
 
 bench: setup ## one benchmark (B=NAME): a table, and one JSON object as the last line
 	@$(BIN)/python -m bench.$(subst -,_,$(B))
+
+sim: setup ## fleets in virtual time: 100 seeds of each scenario (S="--scenario bad --seeds 5" for less)
+	$(BIN)/python -m brickless.testkit.fleet_campaign $(S)
 
 lock: $(VENV)/bin/uv ## write requirements/dev.txt and hub.txt anew from pyproject.toml, with hashes and without any index
 	$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \

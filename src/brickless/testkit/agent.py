@@ -136,7 +136,15 @@ class ScriptedSupervisor:
 class SimulatedDevice:
     """Storage with the factory revision below `folder`, a scripted supervisor, and the agent as a process."""
 
-    def __init__(self, folder: Path, hub: HubSimulator | None = None, *, url: str = "", **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hub: HubSimulator | None = None,
+        *,
+        url: str = "",
+        supervisor: type[ScriptedSupervisor] | None = None,
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self._hub = hub
         #: Where the agent finds its hub: the simulated one unless another address is given.
@@ -144,7 +152,7 @@ class SimulatedDevice:
         self.run = folder / "run"
         self.storage = Storage(str(folder / "storage"))
         self.settings = settings
-        self.supervisor = ScriptedSupervisor(self.storage, self.run)
+        self.supervisor = (supervisor or ScriptedSupervisor)(self.storage, self.run)
         self._process: Process | None = None
         self._log = folder / "agent.log"
         self._log_start = 0
