@@ -158,7 +158,8 @@ def test_on_what_is_another_organisations(acme: OrgWorld, rival: OrgWorld, role:
 def test_no_list_shows_what_is_another_organisations(acme: OrgWorld, rival: OrgWorld, role: Role) -> None:
     theirs, device = rival.target()
     device.post("/logs/", [{"msg": "secret of the rival", "src": "x", "lvl": "INFO"}])
-    lists = [key for key in keys() if key.startswith("GET ") and "{" not in key]
+    # The stream of events never ends by itself; test_hub_events asks it for what is another's.
+    lists = [key for key in keys() if key.startswith("GET ") and "{" not in key and key != "GET /events/"]
     assert len(lists) > 10
     for key in lists:
         answer = acme.callers[role].get(f"{key[4:]}?page[after]=2000-01-01T00:00:00Z", headers={"X-Once": "1"})
