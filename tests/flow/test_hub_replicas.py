@@ -100,10 +100,11 @@ def test_a_dashboard_hears_of_other_replicas(hubs: tuple[HubProcess, HubProcess]
         form = browser.get("/").text.split('name="form" value="')[1].split('"')[0]
         browser.post("/dash-ui/sign-in", data={"form": form, "name": "user1", "password": "user1"})
         with browser.stream("GET", "/dash-ui/events") as stream:
-            rows = (json.loads(line[6:])["html"] for line in stream.iter_lines() if line.startswith('data: {"id"'))
-            assert ">DONE<" in next(rows)
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 3000"
             post_revision(user, device.id, {"#spec": SPEC})
-            assert any(">NEW<" in row for row in rows)
+            told = next(json.loads(line[6:]) for line in lines if line.startswith("data: "))
+            assert told == {"kind": "step.posted", "subject": device.id, "text": ""}
 
 
 def test_revisions_from_both_replicas_get_distinct_numbers(hubs: tuple[HubProcess, HubProcess]) -> None:
