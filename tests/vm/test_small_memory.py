@@ -32,7 +32,7 @@ def memory(lab: Lab, device: LabDevice) -> dict[str, int]:
     return wait_until(told, FIGURES_TIMEOUT_S, f"{device.name} tells its memory")
 
 
-@pytest.mark.parametrize("memory_mb", [128, 64])
+@pytest.mark.parametrize("memory_mb", [128])
 def test_an_app_is_added_updated_and_rolled_back(
     memory_mb: int, lab: Lab, registry: Registry, story: Story, say: Callable[[str], None]
 ) -> None:

@@ -6,8 +6,11 @@ is how the owners, devices and attributes of an image come to be.
 
 from __future__ import annotations
 
+import shutil
 import socket
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +26,10 @@ class Buildah:
 
     def __init__(self, folder: Path) -> None:
         """Make the folder ready. The driver copies layers whole: it needs no overlay mount."""
-        self._store = ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+        # Podman refuses a longer run root than 50 characters, which a test's folder may have.
+        run = tempfile.mkdtemp(prefix="buildah-")
+        weakref.finalize(self, shutil.rmtree, run, ignore_errors=True)
+        self._store = ["--root", str(folder / "root"), "--runroot", run, "--storage-driver", "vfs"]
         (folder / "tmp").mkdir(parents=True)
         self.folder = folder
         self._env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(folder / "tmp"), "HOME": str(folder)}
