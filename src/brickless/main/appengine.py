@@ -247,6 +247,9 @@ def _enter_root(storage: Path, base: str, terminal: str, command_line: str) -> N
     # Its console is a terminal that we read: what it says goes to our output, not to this machine's console.
     libc.mount(terminal, f"{root}/dev/console", "", libc.MS_BIND)
     for fresh in ("/run", "/tmp"):  # noqa: S108 - a new one is mounted there
+        # A checkout below /tmp would be hidden from the runtime that is loaded from it.
+        if any(path.startswith(f"{fresh}/") for path in (__file__, sys.prefix, sys.base_prefix)):
+            continue
         mount.mount("tmpfs", f"{root}{fresh}", "tmpfs", flags=libc.MS_NOSUID | libc.MS_NODEV, options="mode=0755")
     mount.mount("proc", f"{root}/proc", "proc")
     os.makedirs(f"{root}{STORAGE}", exist_ok=True)
