@@ -80,10 +80,6 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(source.replace(old, new))
 
 
-def without_fsync(package: Path) -> None:
-    replace(package / "store/atomic.py", "        os.fsync(fd)\n", "        pass\n")
-
-
 def environment_before_revision(package: Path) -> None:
     """The bootloader is told to try the revision before any of it is on the disk."""
     told = """
@@ -143,7 +139,6 @@ class BitFlip(Short):
 @pytest.mark.parametrize(
     ("bug", "recorder", "finding"),
     [
-        (without_fsync, Short, "object [0-9a-f]+ is (broken|missing)|has no state"),
         (environment_before_revision, Short, "revision 1 has no"),
         (without_hash_check, BitFlip, "is broken"),
     ],
