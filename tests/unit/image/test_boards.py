@@ -85,6 +85,14 @@ def test_scripts_have_everything_filled_in() -> None:
         assert "quiet" in script
 
 
+def test_the_gap_between_two_archives_is_cleared_before_it_is_skipped() -> None:
+    """What a warm reset leaves in memory there would make the kernel drop every archive behind it."""
+    (addon,) = (
+        line for line in bootscript.uboot("", max_attempts=3).splitlines() if line.startswith("setenv pv_addon")
+    )
+    assert addon.index("mw.b ${pv_end} 0 4") < addon.index("setexpr pv_end ${pv_end} + 3")
+
+
 @pytest.mark.needs("mkimage")
 def test_u_boots_own_tool_knows_the_script(tmp_path: Path) -> None:
     path = tmp_path / "boot.scr"
