@@ -16,14 +16,15 @@ EXT4_IOC_CHECKPOINT = 0x4004662B
 def checkpoint(path: str) -> bool:
     """Write out the file system that `path` lies on, its journal as well; False where only the former is possible.
 
-    A kernel before 5.14 and other file systems than ext4 leave the journal to their own time. Raises `OSError`.
+    A kernel before 5.14, other file systems than ext4, and any process but a machine's root leave the journal to its
+    own time: a bootloader reads only what root's runtime wrote. Raises `OSError`.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         libc.syncfs(fd)
         fcntl.ioctl(fd, EXT4_IOC_CHECKPOINT, struct.pack("I", 0))
     except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENODEV):
+        if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENODEV, errno.EPERM):
             return False
         raise
     finally:
