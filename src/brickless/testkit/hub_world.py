@@ -5,7 +5,9 @@ The table is a file of lines `METHOD path status...`, one status a caller; peopl
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +41,32 @@ def registration(nick: str, kind: str = "confidential") -> dict[str, Any]:
     }
 
 
+class Parts(NamedTuple):
+    """What a target has besides its device. A call that needs less gets less: each part costs several requests."""
+
+    fleet: bool = True
+    app: bool = True
+    tokens: bool = True
+    org: bool = True
+    hook: bool = True
+
+
+EVERYTHING = Parts()
+
+
+def parts_for(key: str) -> Parts:
+    """What the route's path or body names."""
+    return Parts(
+        fleet=" /fleets/" in key,
+        app=any(part in key for part in ("{app}", "POST /auth/authorize", "POST /auth/code")),
+        tokens="/tokens/{id}" in key,
+        org="{org}" in key,
+        hook="/webhooks/{id}" in key,
+    )
+
+
 class Target(NamedTuple):
-    """Something of the owner's that a call aims at."""
+    """Something of the owner's that a call aims at; what `Parts` left out is empty."""
 
     id: str
     sha: str
@@ -64,6 +90,7 @@ class World:
     """The callers, and fresh targets."""
 
     _seen: tuple[Target, DeviceCaller] | None = None
+    _numbers = count(1)
 
     def __init__(self, client: httpx.Client) -> None:
         nobody = Caller(client)
@@ -85,30 +112,43 @@ class World:
         self.sha = owner.upload(b"in the target's state")
 
     def seen(self) -> tuple[Target, DeviceCaller]:
-        """One target for all calls that only read."""
+        """One target for all calls that change nothing of it."""
         if self._seen is None:
             self._seen = self.target()
         return self._seen
 
-    def target(self, *, fleet: bool = True, app: bool = True) -> tuple[Target, DeviceCaller]:
-        """A fresh target of the owner's, and the device that it is; `fleet`: with a release and a rollout."""
-        device = claimed_device(self.owner).start_trail()
-        post_revision(self.owner, device.id, {"#spec": SPEC, "a": self.sha})
-        token_id = self.owner.post("/devices/tokens").json()["id"]
-        api_token = self.owner.post("/tokens/", {"scopes": [READ_DEVICES]}).json()["id"]
-        nick = self.owner.get(f"/devices/{device.id}").json()["nick"]
-        org = f"org-{device.id[-18:]}"
+    def fresh_name(self) -> str:
+        """A name that nothing has yet: lower-case, at most 20 characters."""
+        return f"n{next(self._numbers)}-{secrets.token_hex(4)}"
+
+    def target(self, parts: Parts = EVERYTHING) -> tuple[Target, DeviceCaller]:
+        """A fresh target of the owner's, and the device that it is."""
+        owner = self.owner
+        device = claimed_device(owner).start_trail()
+        post_revision(owner, device.id, {"#spec": SPEC, "a": self.sha})
+        nick = owner.get(f"/devices/{device.id}").json()["nick"]
+        release, rollout = self.fleet(device.id) if parts.fleet else ("", "")
+        app_id = owner.post("/apps/", registration(f"app-{device.id[-18:]}")).json()["id"] if parts.app else ""
+        return self.named(
+            Target(
+                device.id, self.sha, *(tokens_of(owner) if parts.tokens else ("", "")), nick, device.challenge,
+                *(self.organisation() if parts.org else ("", "")), release, rollout, app_id,
+                *(hooked(owner) if parts.hook else ("", "")),
+            )
+        ), device  # fmt: skip
+
+    def named(self, target: Target) -> Target:
+        """The target with the names of its owner and of a member, when they are not the usual ones."""
+        return target
+
+    def organisation(self) -> tuple[str, str]:
+        """An organisation with a member, and an invitation that is open."""
+        org = f"org-{self.fresh_name()}"
         self.owner.post("/orgs/", {"nick": org}).raise_for_status()
         offer = {"email": "somebody@example.com", "role": "viewer"}
         invitation = self.owner.post(f"/orgs/{org}/invitations", offer).json()
         self.member.post("/orgs/accept", {"token": invitation["token"]}).raise_for_status()
-        invitation_id = self.owner.post(f"/orgs/{org}/invitations", offer).json()["id"]
-        release, rollout = self.fleet(device.id) if fleet else ("", "")
-        app_id = self.owner.post("/apps/", registration(f"app-{device.id[-18:]}")).json()["id"] if app else ""
-        return Target(
-            device.id, self.sha, token_id, api_token, nick, device.challenge, org, invitation_id, release, rollout,
-            app_id, *hooked(self.owner),
-        ), device  # fmt: skip
+        return org, self.owner.post(f"/orgs/{org}/invitations", offer).json()["id"]
 
     def fleet(self, unique: str) -> tuple[str, str]:
         """A release that no rollout brings, and a rollout of another one, to no device."""
@@ -123,6 +163,14 @@ class World:
         return free, rollout["id"]
 
 
+def tokens_of(owner: Caller) -> tuple[str, str]:
+    """Ids of a join token and of an API token of the owner's."""
+    return (
+        owner.post("/devices/tokens").json()["id"],
+        owner.post("/tokens/", {"scopes": [READ_DEVICES]}).json()["id"],
+    )
+
+
 def hooked(owner: Caller) -> tuple[str, str]:
     """Ids of a webhook of the owner's, which leads nowhere, and of a delivery to it. Few are kept."""
     # The first one belongs to the target that is only read.
@@ -133,9 +181,9 @@ def hooked(owner: Caller) -> tuple[str, str]:
     return webhook_id, delivery_id
 
 
-def body_of(key: str, target: Target) -> Any:
-    """A body that would succeed for whoever may."""
-    content, fresh = sha256(key.encode()), target.id[-20:]
+def body_of(key: str, target: Target, fresh: str) -> Any:
+    """A body that would succeed for whoever may; `fresh` is a name that nothing has yet."""
+    content = sha256(key.encode())
     return {
         "POST /auth/login": {"username": "user1", "password": "user1"},
         "POST /auth/accounts": {"email": f"{fresh}@example.com", "nick": fresh, "password": "password"},
@@ -164,7 +212,7 @@ def body_of(key: str, target: Target) -> Any:
         "POST /auth/token": {"access-code": "x"},
         "POST /webhooks/": {"url": "https://hook.invalid/"},
         "PUT /webhooks/{id}": {"enabled": False},
-        "POST /orgs/": {"nick": f"new-{target.id[-16:]}"},
+        "POST /orgs/": {"nick": f"o-{fresh}"},
         "POST /orgs/accept": {"token": "x"},
         "POST /orgs/{org}/invitations": {"email": "somebody@example.com", "role": "viewer"},
         "PUT /orgs/{org}/members/{member}": {"role": "operator"},
@@ -191,11 +239,13 @@ def routes(client: httpx.Client) -> list[str]:
 
 
 def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
-    """What the caller of this name gets for the route; on a fresh target when the call may change it."""
-    reads = key.startswith("GET ") or not changes
-    wants_app = any(part in key for part in ("{app}", "POST /auth/authorize", "POST /auth/code"))
+    """What the caller of this name gets for the route.
+
+    On a fresh target when the call may change one: `changes` says that it is expected to succeed.
+    """
     seen = world.seen()  # before any other, see `hooked`
-    target, device = seen if reads else world.target(fleet=" /fleets/" in key, app=wants_app)
+    spares = not changes or key.startswith("GET ") or "{" not in key
+    target, device = seen if spares else world.target(parts_for(key))
     caller = device if name == "device" else world.callers[name]
     method, _, path = key.partition(" ")
     record = target.id
@@ -228,7 +278,7 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
         headers = {"Authorization": f"Bearer {caller.token}"} if caller.token else {}
         with caller.client.stream(method, path, headers=headers) as answer:
             return answer.status_code
-    return caller.call(method, path, body_of(key, target)).status_code
+    return caller.call(method, path, body_of(key, target, world.fresh_name())).status_code
 
 
 def table(path: Path) -> dict[str, dict[str, int]]:
