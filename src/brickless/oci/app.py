@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,7 +20,7 @@ from brickless.core import canonical
 from brickless.core.errors import BricklessError, HostileInputError, JsonError, UserError
 from brickless.core.paths import check_state_path
 from brickless.oci import daemon, manifest_src, squashfs, template, users
-from brickless.oci.flatten import Flattener, ignore
+from brickless.oci.flatten import Flattener, ignore, ignore_bytes
 from brickless.oci.image import Image
 from brickless.oci.limits import DEFAULT, Limits
 from brickless.oci.manifest import Platform
@@ -56,6 +56,10 @@ class Build:
     era: template.Era = template.Era.NEWEST
     limits: Limits = DEFAULT
     say: Callable[[str], None] = ignore
+    # Hears how many bytes of layers were unpacked.
+    unpacked: Callable[[int], None] = ignore_bytes
+    # Squashing so many bytes begins; what it returns hears of them.
+    squashing: Callable[[int], Callable[[int], None]] = lambda _total: ignore_bytes
     report: Callable[[str], None] = ignore
 
 
@@ -247,7 +251,7 @@ def _make_docker(
         _note_image(src, image, source, expected, product.digest_key)
         if (below := _lower_digest(repo_dir, src)) is not None:
             src["docker_digest"] = below
-        flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
+        flattener = stack.enter_context(_flattener(build))
         _flatten(flattener, image, build)
         _note_user(src, flattener)
         if product.lower is not None:
@@ -362,6 +366,10 @@ def _note_user(src: dict[str, Any], flattener: Flattener) -> None:
         src["docker_user"] = {"user": user, "uid": uid, "gid": gid}
 
 
+def _flattener(build: Build) -> Flattener:
+    return Flattener(build.spool, limits=build.limits, report=build.report, heard=build.unpacked)
+
+
 def _flatten(flattener: Flattener, image: Image, build: Build) -> None:
     build.say("Downloading layers...")
     flattener.add_all(image.layers, started=lambda number: build.say(f"Extracting layer {number}"))
@@ -374,11 +382,11 @@ def _make_rootfs(repo_dir: Path, folder: Path, src: dict[str, Any], source: str,
     path = Path(source)
     src = {**src, "rootfs_url": source}
     with ExitStack() as stack:
-        flattener = stack.enter_context(Flattener(build.spool, limits=build.limits, report=build.report))
+        flattener = stack.enter_context(_flattener(build))
         if is_url(source):
             folder_name = stack.enter_context(tempfile.TemporaryDirectory(prefix="brickless-rootfs-", dir=build.spool))
             path = Path(folder_name, "rootfs.tar")
-            download(source, path, limits=build.limits)
+            download(source, path, limits=build.limits, heard=build.access.heard)
         if path.is_dir():
             flattener.add(FolderLayer(path, os.geteuid() == 0, build.report))
         elif path.is_file():
@@ -399,7 +407,10 @@ def _finish(
         build.say(f"Generating {product.name}")
         temporary = atomic.temporary_path(str(target / product.name))
         try:
-            sha = squashfs.build(flattener.squashfs_stream(epoch_s=build.epoch_s), temporary, options=options)
+            stream = flattener.squashfs_stream(epoch_s=build.epoch_s)
+            heard = build.squashing(flattener.content_bytes)
+            stream = stream._replace(chunks=_told(stream.chunks, heard))
+            sha = squashfs.build(stream, temporary, options=options)
             if product.marker == ROOTFS_MARKER:
                 src["rootfs_digest"] = f"sha256:{sha}"
             manifest_src.write(target, src)
@@ -411,6 +422,12 @@ def _finish(
         build.say("Generating squashfs digest")
         _remove_stale(target, src, product)
         atomic.write_file(str(target / product.marker), str(src[product.digest_key]).encode())
+
+
+def _told(chunks: Iterable[bytes], heard: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        heard(len(chunk))
 
 
 def _remove_stale(target: Path, src: Mapping[str, Any], product: Product) -> None:

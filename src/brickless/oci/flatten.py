@@ -58,6 +58,10 @@ def ignore(note: str) -> None:
     """The reporter for callers who want no notes."""
 
 
+def ignore_bytes(_count: int) -> None:
+    """The listener for callers who want no progress."""
+
+
 class Flattener:
     """Collects layers, lowest first, then gives the merged tree as one tar stream. A context manager: it owns files.
 
@@ -71,7 +75,9 @@ class Flattener:
         limits: Limits = DEFAULT,
         report: Callable[[str], None] = ignore,
         keep_folder_links: bool = False,
+        heard: Callable[[int], None] = ignore_bytes,
     ) -> None:
+        """`heard` is told how many bytes of layers were unpacked, as they are."""
         self.tree = Tree(limits, keep_folder_links=keep_folder_links)
         self._limits = limits
         self._spool = spool
@@ -80,6 +86,7 @@ class Flattener:
         self._spooled_bytes = 0
         self._stopped = False
         self._lock = threading.Lock()
+        self._heard = heard
 
     def __enter__(self) -> Flattener:
         return self
@@ -138,6 +145,7 @@ class Flattener:
                     raise ImageError("another layer of the image failed")
             digest.update(chunk)
             self._write(handle, chunk)
+            self._heard(len(chunk))
         self._write(handle, b"")
         return f"sha256:{digest.hexdigest()}"
 
@@ -182,6 +190,11 @@ class Flattener:
             yield from _slice(descriptor, offset, size)
             place = logical + size
         yield from _zeros(node.entry.size - place)
+
+    @property
+    def content_bytes(self) -> int:
+        """How much `tar_chunks` will give of the contents of files, about."""
+        return sum(node.entry.size for _, node in self.tree.walk() if node.entry.type == tar.FILE)
 
     def squashfs_stream(self, *, epoch_s: int | None = None) -> Stream:
         """The stream without its root, and beside it what mksquashfs takes as options instead of the root's entry."""

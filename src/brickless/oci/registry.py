@@ -20,6 +20,7 @@ import httpx
 
 from brickless.core.errors import HostileInputError, UserError
 from brickless.oci.auth import Credentials, DockerConfig
+from brickless.oci.flatten import ignore_bytes
 from brickless.oci.image import Image, resolve
 from brickless.oci.limits import DEFAULT, Limits
 from brickless.oci.manifest import (
@@ -53,10 +54,6 @@ MAX_PAUSE_S = 30
 
 class RegistryError(UserError):
     """A registry refused or failed; `id` is registry-unauthorized, -missing, -failed or -unreachable."""
-
-
-def ignore_bytes(_count: int) -> None:
-    """For who shows no progress."""
 
 
 @dataclass(frozen=True, slots=True)

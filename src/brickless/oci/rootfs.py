@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from brickless.core.errors import HostileInputError, UserError
 from brickless.oci import compression, tar
-from brickless.oci.flatten import ignore
+from brickless.oci.flatten import ignore, ignore_bytes
 from brickless.oci.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
@@ -119,8 +119,11 @@ def is_url(source: str) -> bool:
     return urlsplit(source).scheme in ("http", "https")
 
 
-def download(url: str, dest: Path, *, limits: Limits = DEFAULT) -> None:
-    """Fetch a tarball to a file. Raises `UserError` (rootfs-missing) with the server's status, `HostileInputError`."""
+def download(url: str, dest: Path, *, limits: Limits = DEFAULT, heard: Callable[[int], None] = ignore_bytes) -> None:
+    """Fetch a tarball to a file; `heard` is told the bytes as they come.
+
+    Raises `UserError` (rootfs-missing) with the server's status, `HostileInputError`.
+    """
     import httpx
 
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
@@ -129,7 +132,7 @@ def download(url: str, dest: Path, *, limits: Limits = DEFAULT) -> None:
             for _ in range(MAX_REDIRECTS):
                 with http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
                     if not answer.has_redirect_location:
-                        _save(answer, dest, limits)
+                        _save(answer, dest, limits, heard)
                         return
                     url = _redirected(url, answer.headers["location"])
     except httpx.HTTPError as error:
@@ -144,7 +147,7 @@ def _redirected(url: str, location: str) -> str:
     return target
 
 
-def _save(answer: httpx.Response, dest: Path, limits: Limits) -> None:
+def _save(answer: httpx.Response, dest: Path, limits: Limits, heard: Callable[[int], None]) -> None:
     if answer.status_code != 200:
         raise UserError("rootfs-missing", f"{answer.request.url} answered {answer.status_code}")
     size = 0
@@ -154,3 +157,4 @@ def _save(answer: httpx.Response, dest: Path, limits: Limits) -> None:
             if size > limits.layer_bytes:
                 raise HostileInputError(f"{answer.request.url} has more than {limits.layer_bytes} bytes")
             handle.write(chunk)
+            heard(len(chunk))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +26,36 @@ _PLATFORMS_FILE = "_hostconfig/pvr/docker.json"
 RUNLEVELS = ("data", "root", "platform", "app")
 
 
-def build(
+@contextmanager
+def building(
     env: Env, repo: Repository, *, username: str = "", password: str = "", platform: str = "", **more: Any
-) -> Build:
+) -> Iterator[Build]:
     """What a build needs, from the flags, the committed state's platforms and the user's docker configuration."""
     config = os.environ.get("DOCKER_CONFIG") or os.path.join(os.environ.get("HOME", "/"), ".docker")
     environment = {name: os.environ[name] for name in ("HOME", "PATH", "XDG_RUNTIME_DIR") if name in os.environ}
     docker = DockerConfig.load(Path(config, "config.json"), environment)
     credentials = Credentials(username, password) if username else None
-    meter = Meter(env, "Downloading layers:", 0, 0)
-    access = Access(
-        heard=meter.add_bytes,
-        credentials=credentials,
-        docker=docker,
-        plain_http=bool(more.get("plain_http")),
-        mirrors=_mirrors(more.get("mirrors") or ()),
-    )
     wanted = [platform] if platform else _committed_platforms(repo)
-    return Build(
-        cache=Path(env.config_dir, "cache"),
-        platforms=[Platform.parse(text) for text in wanted],
-        access=access,
-        stdin=sys.stdin.buffer,
-        docker_host=os.environ.get("DOCKER_HOST", ""),
-        epoch_s=_epoch(),
-        say=meter.say,
-        report=env.warn,
-    )
+    with Meter(env, "Downloading layers") as meter:
+        access = Access(
+            heard=meter.add_bytes,
+            credentials=credentials,
+            docker=docker,
+            plain_http=bool(more.get("plain_http")),
+            mirrors=_mirrors(more.get("mirrors") or ()),
+        )
+        yield Build(
+            cache=Path(env.config_dir, "cache"),
+            platforms=[Platform.parse(text) for text in wanted],
+            access=access,
+            stdin=sys.stdin.buffer,
+            docker_host=os.environ.get("DOCKER_HOST", ""),
+            epoch_s=_epoch(),
+            say=meter.say,
+            report=meter.warn,
+            unpacked=meter.beside("Unpacking"),
+            squashing=lambda total: meter.then("Squashing", total),
+        )
 
 
 def _epoch() -> int | None:

@@ -8,7 +8,7 @@ import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, NamedTuple, cast
 
@@ -20,6 +20,8 @@ from brickless.store.objects import ObjectStore, is_sha, read_chunks
 
 MAX_STATE_BYTES = 64 << 20
 MAX_MEMBERS = 200_000
+#: Is told how many bytes came through.
+Heard = Callable[[int], None] | None
 _GZIP_SUFFIXES = (".gz", ".tgz")
 _IGNORED = {"config", ".pvr/config", "commitmsg", ".pvr/commitmsg"}
 
@@ -37,11 +39,13 @@ def is_gzip_name(name: str) -> bool:
     return name.lower().endswith(_GZIP_SUFFIXES)
 
 
-def write(stream: IO[bytes], entries: dict[str, JsonValue], store: ObjectStore, *, compress: bool) -> int:
+def write(
+    stream: IO[bytes], entries: dict[str, JsonValue], store: ObjectStore, *, compress: bool, heard: Heard = None
+) -> int:
     """Write an export; returns the number of objects. The same state gives the same bytes on every machine.
 
     `json` comes first (devices read the archive as a stream), then each object once, sorted. Raises UserError for an
-    object that the pool lacks, before anything is written.
+    object that the pool lacks, before anything is written. `heard` is told how many bytes were read, as they are.
     """
     shas = sorted(set(objects_of(entries).values()))
     missing = [sha for sha in shas if not store.has(sha)]
@@ -58,10 +62,26 @@ def write(stream: IO[bytes], entries: dict[str, JsonValue], store: ObjectStore, 
         archive.addfile(_header("json", len(state), 0o600), io.BytesIO(state))
         for sha in shas:
             with store.open(sha) as source:
-                archive.addfile(_header(f"objects/{sha}", store.size_bytes(sha), 0o644), source)
+                told = cast(IO[bytes], _Told(source, heard))
+                archive.addfile(_header(f"objects/{sha}", store.size_bytes(sha), 0o644), told)
     if compress:
         target.close()
     return len(shas)
+
+
+class _Told:
+    """A stream, as far as tarfile reads one; `heard` is told what is read."""
+
+    def __init__(self, stream: IO[bytes], heard: Heard) -> None:
+        self._stream = stream
+        self._heard = heard
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        data = self._stream.read(size)
+        if self._heard is not None:
+            self._heard(len(data))
+        return data
 
 
 def _header(name: str, size_bytes: int, mode: int) -> tarfile.TarInfo:
@@ -138,18 +158,20 @@ def read_state(path: str) -> dict[str, JsonValue]:
     raise HostileInputError(f"{path} is no export: it holds no `json`.")
 
 
-def read_objects(path: str, wanted: set[str], store: ObjectStore) -> int:
+def read_objects(path: str, wanted: set[str], store: ObjectStore, heard: Heard = None) -> int:
     """Copy objects of an export into a pool, each checked against its name; returns how many were added."""
     added = 0
     with open(path, "rb") as stream, members(stream, path) as found:
         for member in found:
             if member.sha in wanted and not store.has(member.sha):
-                store.add(read_chunks(member.stream), sha=member.sha, size=member.size_bytes)
+                store.add(read_chunks(member.stream, heard=heard), sha=member.sha, size=member.size_bytes)
                 added += 1
     return added
 
 
-def read_all(stream: IO[bytes], source: str, store: ObjectStore) -> tuple[dict[str, JsonValue], int]:
+def read_all(
+    stream: IO[bytes], source: str, store: ObjectStore, heard: Heard = None
+) -> tuple[dict[str, JsonValue], int]:
     """Take everything from an export in one pass: objects into the pool; returns the state and the objects' number."""
     entries: dict[str, JsonValue] | None = None
     added = 0
@@ -157,7 +179,7 @@ def read_all(stream: IO[bytes], source: str, store: ObjectStore) -> tuple[dict[s
         for member in found:
             if member.sha:
                 added += not store.has(member.sha)
-                store.add(read_chunks(member.stream), sha=member.sha, size=member.size_bytes)
+                store.add(read_chunks(member.stream, heard=heard), sha=member.sha, size=member.size_bytes)
             else:
                 document = canonical.loads(member.stream.read(), max_bytes=MAX_STATE_BYTES)
                 entries = check_entries(document, source=f"{source}:json")

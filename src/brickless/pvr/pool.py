@@ -56,9 +56,16 @@ class Collected(NamedTuple):
 
 
 def check(
-    entries: dict[str, JsonValue], store: ObjectStore, *, report: Callable[[str, str], None] = lambda _path, _sha: None
+    entries: dict[str, JsonValue],
+    store: ObjectStore,
+    *,
+    report: Callable[[str, str], None] = lambda _path, _sha: None,
+    heard: Callable[[int], None] | None = None,
 ) -> list[Fault]:
-    """Hash every object that a state needs, each once; returns the faults by path. `report` hears of each when done."""
+    """Hash every object that a state needs, each once; returns the faults by path.
+
+    `report` hears of each object when it is done, `heard` of the bytes as they are read.
+    """
     faults = []
     seen: set[str] = set()
     for path, sha in sorted(objects_of(entries).items()):
@@ -67,15 +74,15 @@ def check(
         seen.add(sha)
         if not store.has(sha):
             faults.append(Fault(path, sha, "missing"))
-        elif not store.verify(sha):
+        elif not store.verify(sha, heard):
             faults.append(Fault(path, sha, "damaged"))
         report(path, sha)
     return faults
 
 
-def check_pool(store: ObjectStore) -> list[Fault]:
-    """Hash every object of the pool, needed or not; a damaged one has no path."""
-    return [Fault("", sha, "damaged") for sha in sorted(store.shas()) if not store.verify(sha)]
+def check_pool(store: ObjectStore, *, heard: Callable[[int], None] | None = None) -> list[Fault]:
+    """Hash every object of the pool, needed or not; a damaged one has no path. `heard` is told the bytes read."""
+    return [Fault("", sha, "damaged") for sha in sorted(store.shas()) if not store.verify(sha, heard)]
 
 
 def mend_from_tree(repo: Repository, faults: Iterable[Fault]) -> list[Fault]:
@@ -107,12 +114,16 @@ def forget_damaged(store: ObjectStore, faults: Iterable[Fault]) -> None:
 
 
 def find_repositories(
-    roots: Iterable[str], store: ObjectStore, *, unread: Callable[[str], None] = lambda _: None
+    roots: Iterable[str],
+    store: ObjectStore,
+    *,
+    unread: Callable[[str], None] = lambda _: None,
+    looked: Callable[[], None] = lambda: None,
 ) -> list[Repository]:
     """Every repository below `roots` that uses this pool, bare ones as well. Symlinks are not followed.
 
-    `unread` hears of folders that may not be read. Raises RepositoryError for a repository whose configuration cannot
-    be read, UserError when there are too many.
+    `unread` hears of folders that may not be read, `looked` is called for each folder. Raises RepositoryError for a
+    repository whose configuration cannot be read, UserError when there are too many.
     """
     pool = os.path.realpath(store.root)
     found: dict[str, Repository] = {}
@@ -120,6 +131,7 @@ def find_repositories(
         # A root that is misspelt must not make its repositories look gone.
         os.stat(root)
         for directory in _walk(os.path.abspath(root), unread):
+            looked()
             for repo in _repositories_at(directory):
                 if os.path.realpath(repo.objects.root) == pool:
                     found.setdefault(os.path.realpath(repo.meta), repo)

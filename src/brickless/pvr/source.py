@@ -11,6 +11,7 @@ from brickless.core.canonical import JsonValue
 from brickless.core.errors import HostileInputError, UserError
 from brickless.pvr import bundle
 from brickless.pvr.env import Env
+from brickless.pvr.progress import Meter
 from brickless.pvr.reference import Reference
 from brickless.store.objects import ObjectStore, read_chunks
 from brickless.store.repo import load_config, load_state
@@ -43,7 +44,7 @@ def open_source(env: Env, reference: Reference) -> Iterator[Source]:
     elif os.path.isdir(reference.location):
         yield LocalSource(env, reference.location)
     elif bundle.looks_like_one(reference.location):
-        yield ArchiveSource(reference.location)
+        yield ArchiveSource(env, reference.location)
     else:
         raise UserError(
             "reference-no-repository",
@@ -99,32 +100,36 @@ class LocalSource:
 
     def fetch(self, wanted: dict[str, str], store: ObjectStore) -> int:
         """See Source. Copies; a broken object of the other pool is refused."""
-        copied = 0
-        for sha, path in wanted.items():
-            if store.has(sha):
-                self.env.say(f"{path[:15]} [OK cache]")
-                continue
-            try:
-                with self.objects.open(sha) as stream:
-                    store.add(read_chunks(stream), sha=sha)
-            except FileNotFoundError as error:
-                raise UserError(
-                    "objects-missing",
-                    f"The object of {path} ({sha}) is not in {self.objects.root}.",
-                    hint="The source repository is incomplete: run `pvr fsck` there.",
-                ) from error
-            except HostileInputError as error:
-                raise HostileInputError(f"{self.objects.root} has a damaged object for {path}: {error}") from error
-            copied += 1
-            self.env.say(f"{path[:15]} [OK]")
-        return copied
+        lacking = [sha for sha in wanted if not store.has(sha)]
+        with Meter(self.env, "Copying", len(lacking)) as meter:
+            for sha, path in wanted.items():
+                cached = store.has(sha)
+                if not cached:
+                    self._copy(sha, path, store, meter)
+                meter.say(f"{path[:15]} [OK{' cache' if cached else ''}]")
+        return len(lacking)
+
+    def _copy(self, sha: str, path: str, store: ObjectStore, meter: Meter) -> None:
+        try:
+            with self.objects.open(sha) as stream:
+                store.add(read_chunks(stream, heard=meter.add_bytes), sha=sha)
+        except FileNotFoundError as error:
+            raise UserError(
+                "objects-missing",
+                f"The object of {path} ({sha}) is not in {self.objects.root}.",
+                hint="The source repository is incomplete: run `pvr fsck` there.",
+            ) from error
+        except HostileInputError as error:
+            raise HostileInputError(f"{self.objects.root} has a damaged object for {path}: {error}") from error
+        meter.add_object()
 
 
 class ArchiveSource:
     """An export."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, env: Env, path: str) -> None:
         """Nothing is read yet."""
+        self.env = env
         self.path = path
 
     def state(self) -> dict[str, JsonValue]:
@@ -133,7 +138,8 @@ class ArchiveSource:
 
     def fetch(self, wanted: dict[str, str], store: ObjectStore) -> int:
         """See Source."""
-        added = bundle.read_objects(self.path, set(wanted), store)
+        with Meter(self.env, "Reading") as meter:
+            added = bundle.read_objects(self.path, set(wanted), store, meter.add_bytes)
         missing = [sha for sha in wanted if not store.has(sha)]
         if missing:
             raise HostileInputError(

@@ -176,7 +176,7 @@ def _upload_one(
     for attempt in range(ATTEMPTS):
         info = hub.register_object(client, objects_url, path, sha, size)
         if info.present and not (force and not info.link):
-            client.env.say(f"Posting object info for: {path} ...  [{'LK' if info.link else 'OK'}]")
+            meter.say(f"Posting object info for: {path} ...  [{'LK' if info.link else 'OK'}]")
             meter.add_bytes(size)
             return False
         if not info.put_url:
@@ -186,7 +186,7 @@ def _upload_one(
         except httpx.HTTPError as error:
             status, text = 0, str(error) or type(error).__name__
         if status in {200, 201, 204}:
-            client.env.say(f"Posting object info for: {path} ...  [UP]")
+            meter.say(f"Posting object info for: {path} ...  [UP]")
             return True
         if status not in _EXPIRED and 0 < status < 500:
             raise RefusedError(f"Uploading {path} failed: the hub answered {status}", status=status, context=text)

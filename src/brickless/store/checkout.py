@@ -121,16 +121,16 @@ def _copy(repo: Repository, cache: StatCache, path: str, sha: str) -> os.stat_re
         if info.st_nlink == 1 and cache.get(path, info) == sha:
             return None
     with repo.objects.open(sha) as source:
-        write_beneath(repo.dir, path, _verified(source, path, sha), durable=False)
+        write_beneath(repo.dir, path, _verified(source, path, sha, repo.heard), durable=False)
     return os.stat(target, follow_symlinks=False)
 
 
-def _verified(source: IO[bytes], path: str, sha: str) -> Iterator[bytes]:
+def _verified(source: IO[bytes], path: str, sha: str, heard: Callable[[int], None] | None = None) -> Iterator[bytes]:
     """The object's bytes; raises at their end, before the file gets its name, when they do not hash to `sha`."""
     import hashlib
 
     digest = hashlib.sha256()
-    for chunk in read_chunks(source):
+    for chunk in read_chunks(source, heard=heard):
         digest.update(chunk)
         yield chunk
     if digest.hexdigest() != sha:

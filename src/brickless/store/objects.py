@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from brickless.core.errors import HostileInputError
@@ -142,11 +142,11 @@ class ObjectStore:
         fd = os.open(self.path(sha), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         return os.fdopen(fd, "rb")
 
-    def verify(self, sha: str) -> bool:
-        """Whether the object is there and its bytes hash to its name. Reads all of it."""
+    def verify(self, sha: str, heard: Callable[[int], None] | None = None) -> bool:
+        """Whether the object is there and its bytes hash to its name. Reads all of it; `heard` is told how much."""
         try:
             with self.open(sha) as source:
-                return hash_stream(source) == sha
+                return hash_stream(source, heard) == sha
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -336,16 +336,20 @@ class Partial:
             self._fd = -1
 
 
-def read_chunks(source: IO[bytes], chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The rest of a stream in pieces."""
+def read_chunks(
+    source: IO[bytes], chunk_bytes: int = CHUNK_BYTES, heard: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """The rest of a stream in pieces; `heard` is told the size of each."""
     while chunk := source.read(chunk_bytes):
+        if heard is not None:
+            heard(len(chunk))
         yield chunk
 
 
-def hash_stream(source: IO[bytes]) -> str:
-    """The SHA-256 of the rest of a stream, as hex."""
+def hash_stream(source: IO[bytes], heard: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of the rest of a stream, as hex; `heard` is told the size of each piece."""
     digest = _sha256()
-    for chunk in read_chunks(source):
+    for chunk in read_chunks(source, heard=heard):
         digest.update(chunk)
     return digest.hexdigest()
 

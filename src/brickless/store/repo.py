@@ -116,13 +116,15 @@ class Config:
 class Repository:
     """A working tree with its `.pvr` folder. Reading needs no lock; what changes something is called under `lock()`."""
 
-    __slots__ = ("config", "dir", "meta", "objects")
+    __slots__ = ("config", "dir", "heard", "meta", "objects")
 
     def __init__(self, directory: str, config: Config, meta: str) -> None:
         self.dir = os.path.abspath(directory)
         self.meta = meta
         self.config = config
         self.objects = ObjectStore(self._objects_dir())
+        #: Is told how many bytes are hashed, stored or written, as they are: long work has a progress.
+        self.heard: Callable[[int], None] = lambda _: None
 
     def _objects_dir(self) -> str:
         configured = self.config.text("ObjectsDir")
@@ -248,7 +250,7 @@ class Repository:
 
     def stat_cache(self) -> StatCache:
         """The hashes that are known without reading."""
-        return StatCache(os.path.join(self.meta, "stat-cache"))
+        return StatCache(os.path.join(self.meta, "stat-cache"), self.heard)
 
     def working(self) -> Working:
         """The working tree as a state: what is committed or marked, as it is on disk now (pvr.md 2.4, 2.5)."""
@@ -368,7 +370,7 @@ class Repository:
         try:
             for path in sorted(lacking):
                 with os.fdopen(worktree.open_regular(self.dir, path), "rb") as source:
-                    item = self.objects.stage(read_chunks(source))
+                    item = self.objects.stage(read_chunks(source, heard=self.heard))
                 staged.append(item)
                 entries[path] = item.sha
             at_once = len(staged) > _SYNC_AT_ONCE

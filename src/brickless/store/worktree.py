@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from brickless.core.errors import UserError
@@ -117,11 +117,15 @@ def open_regular(root: str, path: str) -> int:
 class StatCache:
     """What each file hashed to when it had these times, size and inode."""
 
-    __slots__ = ("_changed", "_entries", "_path")
+    __slots__ = ("_changed", "_entries", "_heard", "_path")
 
-    def __init__(self, path: str) -> None:
-        """Load the cache. One that is missing, damaged or of another version counts as empty: it is only a cache."""
+    def __init__(self, path: str, heard: Callable[[int], None] = lambda _: None) -> None:
+        """Load the cache. One that is missing, damaged or of another version counts as empty: it is only a cache.
+
+        `heard` is told how many bytes are read for hashing, as they are.
+        """
         self._path = path
+        self._heard = heard
         self._changed = False
         self._entries: dict[str, list[int | str]] = {}
         try:
@@ -159,6 +163,7 @@ class StatCache:
             started_ns = time.time_ns()
             while chunk := os.read(fd, CHUNK_BYTES):
                 digest.update(chunk)
+                self._heard(len(chunk))
             if same(before, os.fstat(fd)):
                 self.put(path, before, digest.hexdigest(), started_ns)
             return digest.hexdigest()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brickless.core.errors import UserError
-from brickless.pvr import tables
+from brickless.pvr import progress, tables
 from brickless.pvr.env import Env
 from brickless.pvr.progress import Meter
 from brickless.pvr.tables import LogFilter
@@ -143,7 +143,11 @@ def test_a_meter_says_how_much_and_how_fast_and_makes_room_for_talk(
 ) -> None:
     env = Env()
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with Meter(env, "Storing", 0, 0) as meter:
+    with Meter(env, "Storing") as short:
+        short.add_bytes(3 << 20)
+    assert capsys.readouterr().err == "", "work that is over at once shows nothing"
+    monkeypatch.setattr(progress, "FIRST_S", 0.0)
+    with Meter(env, "Storing") as meter:
         meter.add_bytes(3 << 20)
         meter.say("Adding raw x")
         meter._drawn_s = -1.0  # as if the last drawing were long ago
@@ -152,6 +156,16 @@ def test_a_meter_says_how_much_and_how_fast_and_makes_room_for_talk(
     assert "Storing 3.0 MiB, " in err
     assert " MiB/s\r\x1b[KAdding raw x\n" in err, "the meter's line is gone before the talk"
     assert err.endswith(" MiB/s\n")
+    with Meter(env, "Downloading") as meter:
+        unpacked = meter.beside("Unpacking")
+        unpacked(1 << 20)
+        assert meter.line().startswith("Unpacking 1.0 MiB, ")
+        meter.add_bytes(2 << 20)
+        assert meter.line().partition("; ")[2].startswith("Unpacking 1.0 MiB, ")
+        squashed = meter.then("Squashing", 4 << 20)
+        squashed(1 << 20)
+        assert meter.line().startswith("Squashing 1.0/4.0 MiB, ")
+    capsys.readouterr()
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     with Meter(env, "Downloading", 2, 10) as quiet:
         quiet.add_bytes(10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from brickless.pvr import cli
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
+from brickless.pvr.progress import watched
 
 
 @cli.command("add", example="pvr add web 'config/*.json'")
@@ -16,7 +17,7 @@ def command(env: Env, patterns: tuple[str, ...], raw: bool) -> None:
     A folder stands for all files below it. A glob matches whole paths; its `*` does not cross a `/`.
     """
     repo = env.repository()
-    with repo.lock():
+    with repo.lock(), watched(env, repo, "Hashing"):
         added = repo.add(patterns, raw=raw)
     for path, reason in added.skipped:
         env.warn(f"{path}: {reason}")

@@ -81,15 +81,16 @@ def _build(env: Env, name: str, flags: dict[str, Any]) -> None:
         docker_source=flags["search"],
         base=flags["base"],
     )
-    add_app(
-        Path(repo.dir),
-        name,
-        flags["source"],
-        build=apps.build(env, repo, **{key: flags[key] for key in _BUILD_FLAGS}),
-        kind=flags["kind"],
-        settings=settings,
-        force=flags["force"],
-    )
+    with apps.building(env, repo, **{key: flags[key] for key in _BUILD_FLAGS}) as build:
+        add_app(
+            Path(repo.dir),
+            name,
+            flags["source"],
+            build=build,
+            kind=flags["kind"],
+            settings=settings,
+            force=flags["force"],
+        )
 
 
 _BUILD_FLAGS = ("username", "password", "platform", "plain_http", "mirrors")

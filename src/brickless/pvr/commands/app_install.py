@@ -35,6 +35,7 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
     with repo.lock():
         change(repo, name, flags)
         wanted = {key: flags[key] for key in ("username", "password", "platform", "plain_http", "mirrors")}
-        install_app(Path(repo.dir), name, build=apps.build(env, repo, **wanted))
+        with apps.building(env, repo, **wanted) as build:
+            install_app(Path(repo.dir), name, build=build)
         apps.protect(env, repo, name)
     env.result({"app": name.strip("/")}, ["Application installed"])

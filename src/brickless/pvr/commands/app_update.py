@@ -44,9 +44,9 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
         else:
             change(repo, name, flags)
             wanted = {key: flags[key] for key in ("username", "password", "platform", "plain_http", "mirrors")}
-            build = apps.build(env, repo, **wanted)
             patch = Patch.WHOLE if flags["newbase"] else Patch.OVERLAY if flags["patch"] else Patch.KEEP
             source, base = flags["source"] or None, flags["base"]
-            update_app(Path(repo.dir), name, build=build, source=source, patch=patch, base=base)
+            with apps.building(env, repo, **wanted) as build:
+                update_app(Path(repo.dir), name, build=build, source=source, patch=patch, base=base)
         apps.protect(env, repo, name)
     env.result({"app": name.strip("/")}, ["Application updated"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from brickless.pvr import cli
 from brickless.pvr.cli import option
 from brickless.pvr.env import Env
+from brickless.pvr.progress import watched
 
 
 @cli.command("checkout", example="pvr checkout", failure=3)
@@ -13,6 +14,6 @@ from brickless.pvr.env import Env
 def command(env: Env, hardlink: bool, canonical: bool) -> None:
     """Write the committed state's files into the working tree. Local changes are overwritten, other files stay."""
     repo = env.repository()
-    with repo.lock():
+    with repo.lock(), watched(env, repo, "Writing"):
         repo.checkout(hardlink=hardlink, canonical_json=canonical)
     env.result({"directory": repo.dir})

@@ -9,6 +9,7 @@ from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
 from brickless.pvr.fetch import fetch
+from brickless.pvr.progress import watched
 from brickless.pvr.reference import resolve
 from brickless.store import atomic
 from brickless.store.entries import SPEC
@@ -50,7 +51,8 @@ def command(env: Env, repo: str, directory: str, objects: str, canonical: bool, 
     try:
         copy = Repository.init(work, spec=spec, objects_dir=os.path.abspath(objects or env.objects_dir))
         fetched = fetch(env, copy, reference, merge=False)
-        copy.checkout(canonical_json=canonical)
+        with watched(env, copy, "Writing"):
+            copy.checkout(canonical_json=canonical)
         _move(work, target)
     finally:
         if os.path.isdir(work):

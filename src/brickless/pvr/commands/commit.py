@@ -8,6 +8,7 @@ import os
 from brickless.pvr import cli
 from brickless.pvr.cli import option
 from brickless.pvr.env import Env
+from brickless.pvr.progress import Meter, watched
 from brickless.store.repo import Change, Repository
 from brickless.store.tree import write_beneath
 
@@ -22,10 +23,10 @@ CHECKPOINT = "checkpoint.json"
 def command(env: Env, message: str, spec: str, checkpoint: bool) -> None:
     """Make the working tree the committed state. Objects go to the pool first, then the state changes in one step."""
     repo = env.repository()
-    with repo.lock():
+    with repo.lock(), watched(env, repo, "Storing") as meter:
         if checkpoint:
             _write_checkpoint(repo)
-        changes = repo.commit(message, spec=spec, report=lambda change: _say(env, repo, change))
+        changes = repo.commit(message, spec=spec, report=lambda change: _say(meter, repo, change))
     env.result({"changes": [{"kind": c.kind, "path": c.path, "sha": c.sha} for c in changes], "message": message})
 
 
@@ -35,11 +36,11 @@ def _write_checkpoint(repo: Repository) -> None:
     repo.add([CHECKPOINT])
 
 
-def _say(env: Env, repo: Repository, change: Change) -> None:
+def _say(meter: Meter, repo: Repository, change: Change) -> None:
     full = os.path.join(repo.dir, change.path)
     if change.kind == "remove":
-        env.say(f"Removing {change.path}")
+        meter.say(f"Removing {change.path}")
     elif change.kind == "add":
-        env.say(f"Adding raw {full} with {change.sha}" if change.sha else f"Adding inline {change.path}")
+        meter.say(f"Adding raw {full} with {change.sha}" if change.sha else f"Adding inline {change.path}")
     else:
-        env.say(f"Committing ({'raw' if change.sha else 'inline'}): {full}")
+        meter.say(f"Committing ({'raw' if change.sha else 'inline'}): {full}")

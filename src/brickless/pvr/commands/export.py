@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 
+from brickless.core.canonical import JsonValue
 from brickless.core.fragment import Fragment
 from brickless.pvr import bundle, cli
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
+from brickless.pvr.progress import Meter
 from brickless.store import atomic
-from brickless.store.entries import is_file
+from brickless.store.entries import is_file, objects_of
+from brickless.store.repo import Repository
 
 
 @cli.command("export", example="pvr export --parts web web.pvrexport.tgz")
@@ -29,14 +32,21 @@ def command(env: Env, file: str, parts: str) -> None:
         if not is_file(path) or (chosen.selects(path) and not chosen.removes(path))
     }
     if file == "-":
-        bundle.write(sys.stdout.buffer, entries, repo.objects, compress=False)
+        with _meter(env, repo, entries) as meter:
+            bundle.write(sys.stdout.buffer, entries, repo.objects, compress=False, heard=meter.add_bytes)
         return
     target = os.path.join(env.directory, file)
     temporary = atomic.temporary_path(os.path.abspath(target))
     try:
-        with open(temporary, "xb") as stream:
-            count = bundle.write(stream, entries, repo.objects, compress=bundle.is_gzip_name(file))
+        with open(temporary, "xb") as stream, _meter(env, repo, entries) as meter:
+            compress = bundle.is_gzip_name(file)
+            count = bundle.write(stream, entries, repo.objects, compress=compress, heard=meter.add_bytes)
         atomic.publish(temporary, os.path.abspath(target))
     finally:
         atomic.discard(temporary)
     env.result({"file": os.path.abspath(target), "objects": count})
+
+
+def _meter(env: Env, repo: Repository, entries: dict[str, JsonValue]) -> Meter:
+    there = [sha for sha in set(objects_of(entries).values()) if repo.objects.has(sha)]
+    return Meter(env, "Exporting", total_bytes=sum(repo.objects.size_bytes(sha) for sha in there))

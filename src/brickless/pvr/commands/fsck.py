@@ -25,7 +25,9 @@ def command(env: Env, repair: bool, source: str, whole_pool: bool) -> None:
         faults = _check(env, repo)
         if whole_pool:
             known = {fault.sha for fault in faults}
-            faults += [fault for fault in pool.check_pool(repo.objects) if fault.sha not in known]
+            with Meter(env, "Checking the pool") as meter:
+                whole = pool.check_pool(repo.objects, heard=meter.add_bytes)
+            faults += [fault for fault in whole if fault.sha not in known]
         left = _repair(env, repo, faults, source) if faults and (repair or source) else faults
     mended = [fault for fault in faults if fault not in left]
     env.result(
@@ -48,15 +50,15 @@ def _check(env: Env, repo: Repository) -> list[Fault]:
     from brickless.store.entries import objects_of
 
     entries = repo.pristine()
-    sizes = {sha: repo.objects.size_bytes(sha) for sha in objects_of(entries).values() if repo.objects.has(sha)}
-    with Meter(env, "Checking", len(set(objects_of(entries).values())), sum(sizes.values())) as meter:
+    shas = set(objects_of(entries).values())
+    total = sum(repo.objects.size_bytes(sha) for sha in shas if repo.objects.has(sha))
+    with Meter(env, "Checking", len(shas), total) as meter:
 
-        def report(path: str, sha: str) -> None:
+        def report(path: str, _sha: str) -> None:
             env.trace(f"checked {path}")
-            meter.add_bytes(sizes.get(sha, 0))
             meter.add_object()
 
-        return pool.check(entries, repo.objects, report=report)
+        return pool.check(entries, repo.objects, report=report, heard=meter.add_bytes)
 
 
 def _rows(faults: list[Fault]) -> list[JsonValue]:

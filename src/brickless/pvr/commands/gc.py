@@ -27,12 +27,14 @@ def command(env: Env, folders: tuple[str, ...], delete: bool, older_than: float,
     all are locked meanwhile.
     """
     from brickless.pvr import pool
-    from brickless.pvr.progress import human_size
+    from brickless.pvr.progress import Meter, human_size
     from brickless.store.objects import ObjectStore
 
     store = ObjectStore(objects or env.objects_dir)
     unread: list[str] = []
-    repositories = pool.find_repositories(folders or (os.path.expanduser("~"),), store, unread=unread.append)
+    with Meter(env, "Looking through", unit="folders") as meter:
+        roots = folders or (os.path.expanduser("~"),)
+        repositories = pool.find_repositories(roots, store, unread=unread.append, looked=meter.add_object)
     if unread and delete:
         raise UserError(
             "gc-unread-folder",

@@ -9,6 +9,7 @@ from brickless.core.fragment import Fragment
 from brickless.pvr import bundle, cli, demand
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env
+from brickless.pvr.progress import Meter
 
 
 @cli.command("import", example="pvr import web.pvrexport.tgz && pvr checkout")
@@ -19,12 +20,12 @@ def command(env: Env, file: str) -> None:
     Every object is checked against its name. To take parts, use `pvr get FILE#part`; to merge, `pvr merge FILE`.
     """
     repo = env.repository()
-    with repo.lock():
+    with repo.lock(), Meter(env, "Importing") as meter:
         if file == "-":
-            entries, count = bundle.read_all(sys.stdin.buffer, "standard input", repo.objects)
+            entries, count = bundle.read_all(sys.stdin.buffer, "standard input", repo.objects, meter.add_bytes)
         else:
             with open(os.path.join(env.directory, file), "rb") as stream:
-                entries, count = bundle.read_all(stream, file, repo.objects)
+                entries, count = bundle.read_all(stream, file, repo.objects, meter.add_bytes)
         demand.check(env, entries, Fragment(), source=file)
         changed = repo.replace_state(entries, action="import", message=file)
     env.result(

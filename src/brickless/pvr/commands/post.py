@@ -11,6 +11,7 @@ from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.get import BAD_REFERENCE
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
+from brickless.pvr.progress import watched
 from brickless.pvr.reference import Reference, resolve
 from brickless.store.entries import objects_of
 from brickless.store.repo import Repository
@@ -127,7 +128,9 @@ def _target(env: Env, repo: Repository, text: str) -> Reference:
 
 
 def _warn_if_dirty(env: Env, repo: Repository) -> None:
-    if not repo.status().clean:
+    with watched(env, repo, "Hashing"):
+        clean = repo.status().clean
+    if not clean:
         env.warn("the working tree has changes that are not committed; they are not posted.")
 
 

@@ -10,6 +10,7 @@ from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.post import send_objects
 from brickless.pvr.env import Env
+from brickless.pvr.progress import Meter
 from brickless.pvr.reference import Reference, resolve
 from brickless.pvr.source import LocalSource
 from brickless.store import atomic
@@ -52,11 +53,12 @@ def _put_local(env: Env, here: Repository, location: str) -> None:
     """The inverse of a local get: objects first, each checked, then the state in one step."""
     target = LocalSource(env, location)
     entries = here.pristine()
-    for path, sha in sorted(objects_of(entries).items()):
-        if not target.objects.has(sha):
-            with here.objects.open(sha) as stream:
-                target.objects.add(read_chunks(stream), sha=sha)
-            env.say(f"{path[:15]} [OK]")
+    with Meter(env, "Copying") as meter:
+        for path, sha in sorted(objects_of(entries).items()):
+            if not target.objects.has(sha):
+                with here.objects.open(sha) as stream:
+                    target.objects.add(read_chunks(stream, heard=meter.add_bytes), sha=sha)
+                meter.say(f"{path[:15]} [OK]")
     if os.path.basename(target.meta) == ".pvr":
         other = Repository.open(os.path.dirname(target.meta))
         with other.lock():

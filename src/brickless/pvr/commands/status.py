@@ -5,6 +5,7 @@ from __future__ import annotations
 from brickless.core.canonical import JsonInput, dumps
 from brickless.pvr import cli
 from brickless.pvr.env import Env
+from brickless.pvr.progress import watched
 from brickless.store.repo import Status
 
 
@@ -14,7 +15,9 @@ def command(env: Env) -> None:
 
     Asked again about a tree that is the same, the answer comes from `.pvr/snapshot`, without starting all of pvr.
     """
-    text, document = told(env.repository().status(told=told))
+    repo = env.repository()
+    with watched(env, repo, "Hashing"):
+        text, document = told(repo.status(told=told))
     print(document if env.json else text, end="")
 
 
