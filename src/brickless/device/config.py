@@ -42,6 +42,11 @@ MAX_FILE_BYTES = 64 * 1024
 MAX_VALUE_CHARS = 4096
 _MAX_NUMBER = 2**53
 _MAX_PROBLEMS = 200
+_MODE = "PV_SECUREBOOT_MODE"
+_SECURITY = frozenset(name for name in KEYS if name.startswith("PV_SECUREBOOT_")) | {
+    "PV_OEM_NAME",
+    "PV_SYSTEM_ETCPANTAVISORDIR",
+}
 
 Value = str | int | bool | tuple[str, ...]
 
@@ -190,6 +195,16 @@ class Config:
         else:
             self._levels.get(level, {}).pop(self._aliases.get(name, name), None)
 
+    def hold_strict(self) -> None:
+        """Where the system's own files say `strict`, the boot loader's words do not weaken it: they are taken away."""
+        inner = (level for level in (POLICY, PV_CONF, ARGS) if _MODE in self._levels.get(level, {}))
+        if self._levels.get(next(inner, DEFAULT), {}).get(_MODE) != "strict":
+            return
+        for level in (PV_CMDLINE, ENV):
+            for name in [name for name in self._levels.get(level, {}) if name in _SECURITY]:
+                del self._levels[level][name]
+                self._report(f"{level}: {name} does not count, PV_SECUREBOOT_MODE is strict")
+
     def knows(self, name: str) -> bool:
         """Whether a name is a key or the old name of one."""
         return name in KEYS or name in self._aliases
@@ -332,6 +347,7 @@ def load(sources: Sources) -> Config:
     oem = config.text("PV_OEM_NAME")
     if oem and sources.revision_dir is not None and _plain(config, "PV_OEM_NAME", oem):
         _read(config, OEM, os.path.join(sources.revision_dir, oem, f"{policy or 'default'}.config"))
+    config.hold_strict()
     return config
 
 

@@ -44,9 +44,10 @@ def _choice(name: str, default: str, levels: frozenset[str], choices: str, doc: 
     return Key(name, TEXT, default, levels, doc, choices=tuple(choices.split()))
 
 
+_TRUSTSTORE = "Name of the trust store for signatures: `pvs/trust/<name>.crt` below `PV_SYSTEM_ETCPANTAVISORDIR`."
 _SECUREBOOT = (
-    "What a missing or bad signature means. This release does not verify signatures yet: `strict` refuses every update,"
-    " the others refuse a malformed signature and report in the log those that they carry along."
+    "What a missing or bad signature means: `disabled` looks at none, `lenient` refuses one that does not verify,"
+    " `audit` also says what none covers, `strict` refuses that too and cannot be undone by the boot loader."
 )
 
 _HUB = (
@@ -356,7 +357,13 @@ _REVISION = (
     Key("PV_SECUREBOOT_CHECKSUM", FLAG, "1", PV, "Hash every object at boot."),
     Key("PV_SECUREBOOT_HANDLERS", FLAG, "1", PV, "Use dm-verity where a revision has it."),
     _choice("PV_SECUREBOOT_MODE", "lenient", PV, "disabled audit lenient strict", _SECUREBOOT),
-    Key("PV_SECUREBOOT_TRUSTSTORE", TEXT, "ca-certificates", PV, "Name of the trust store for signatures."),
+    Key(
+        "PV_SECUREBOOT_TRUSTSTORE",
+        TEXT,
+        "ca-certificates",
+        PV,
+        _TRUSTSTORE,
+    ),
     Key(
         "PV_SECUREBOOT_OEM_TRUSTSTORE",
         TEXT,

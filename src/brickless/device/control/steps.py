@@ -13,7 +13,7 @@ from brickless.core.state import parse_state
 from brickless.device.control.http import HttpError, Response, json_response
 from brickless.device.control.places import settings
 from brickless.device.control.session import Call, method_error
-from brickless.device.update.policy import judge
+from brickless.device.update.policy import judge, policy_of
 from brickless.store.trails import MAX_STATE_BYTES, Storage
 
 MAX_MESSAGE_BYTES = 256
@@ -109,9 +109,9 @@ def install_step(call: Call, storage: Storage, rev: str, raw: bytes) -> None:
         state = parse_state(raw)
     except HostileInputError as error:
         raise HttpError(422, f"Parser: {Message.BAD_STATE}: {error}") from error
-    verdict = judge(state, settings(call.place).text("PV_SECUREBOOT_MODE"))
+    verdict = judge(state, policy_of(settings(call.place)), dated=True)
     if verdict.message:
-        raise HttpError(422, f"Secureboot: {verdict.message}")
+        raise HttpError(422, f"Secureboot: {verdict.message}: {verdict.detail}")
     if os.path.isdir(storage.revision_dir(rev)):
         storage.remove(rev)
     storage.write_state(rev, raw)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from brickless.core.state import State
 from brickless.core.update_types import HubGate, Policy
 from brickless.device import config as configuration
 from brickless.device.boot.backend import backend
@@ -25,6 +26,7 @@ from brickless.device.supervise.server import Server
 from brickless.device.supervise.supervisor import Limits, Supervisor, mark_of, quickboot, revision_of
 from brickless.device.supervise.surroundings import Settings
 from brickless.device.supervise.volumes import Roots
+from brickless.device.update.policy import judge, policy_of
 from brickless.linux import blockdev, ext4, kmsg, libc, mount, net
 from brickless.linux.libc import MS_NOATIME, MS_NODEV, MS_NOSUID
 from brickless.store.trails import Storage
@@ -183,8 +185,8 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     server = Server(os.path.join(run_dir, "supervisor"), poll, supervisor.request)
     control = open_control(poll, place, machine.say)
     open_remote(control, settings, place, machine.say)
-    skip = quickboot(cmdline, dict(os.environ)) or not settings.flag("PV_SECUREBOOT_CHECKSUM")
-    supervisor.boot(revision_of(cmdline), verify=not skip)
+    supervisor.judge = signature_judge(settings)
+    supervisor.boot(revision_of(cmdline), verify=is_to_be_hashed(settings, cmdline))
     if settings.flag("PV_DEBUG_SHELL"):
         mode = "open" if settings.flag("PV_DEBUG_SHELL_AUTOLOGIN") else "ask"
         machine.tell_init(f"shell {mode} {settings.seconds('PV_DEBUG_SHELL_TIMEOUT')}")
@@ -192,6 +194,24 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
     libc.trim_heap()
     loop(poll, (server, control, log_server), supervisor, Heartbeat(machine.tell_init, settings))
     return 1
+
+
+def is_to_be_hashed(settings: Config, cmdline: str) -> bool:
+    """Whether a revision's files are hashed at boot (device.md 2.4); in `strict` nothing of the boot's can say no."""
+    if settings.text("PV_SECUREBOOT_MODE") == "strict":
+        return True
+    return settings.flag("PV_SECUREBOOT_CHECKSUM") and not quickboot(cmdline, dict(os.environ))
+
+
+def signature_judge(settings: Config) -> Callable[[State], tuple[str, str]] | None:
+    """Judges a revision's signatures before it runs; None where the policy does not look at them.
+
+    Dates of certificates do not count here: what was accepted once still boots when they have passed.
+    """
+    policy = policy_of(settings)
+    if policy.mode == "disabled":
+        return None
+    return lambda state: judge(state, policy, dated=False)
 
 
 def hook_runner(settings: Config, cmdline: str, say: Callable[[str], None]) -> Callable[[str, str], None]:

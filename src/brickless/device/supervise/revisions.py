@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from brickless.core import canonical
@@ -78,43 +78,75 @@ def mapped_by_verity(state: State) -> frozenset[str]:
     return frozenset(found)
 
 
-def verify_apart(storage: Storage, rev: str, *, skip: frozenset[str] = NOTHING) -> tuple[list[str], list[str]]:
-    """`Storage.verify` in a child, whose memory (libcrypto, buffers) goes with it: (faults, what was healed).
+class RefusedSignatureError(HostileInputError):
+    """A revision that the signature policy refuses; `status` is the message of its progress."""
 
-    Raises `OSError` when the child could not tell, and `HostileInputError` for a state that is broken.
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Checks(NamedTuple):
+    """What is checked before a revision runs: its files' hashes but for `skip`, and its signatures by `judge`.
+
+    `judge` returns a message that refuses the state or "", and the reason or a remark.
+    """
+
+    hashes: bool
+    skip: frozenset[str] = NOTHING
+    judge: Callable[[State], tuple[str, str]] | None = None
+
+
+def check_apart(storage: Storage, revision: Revision, checks: Checks) -> tuple[list[str], list[str]]:
+    """Check a revision in a child, whose memory (libcrypto, buffers) goes with it: (faults, what is worth a line).
+
+    Raises `OSError` when the child could not tell, `RefusedSignatureError`, and `HostileInputError` for a state that
+    is broken.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _verify_and_tell(storage, rev, skip, writer)
+        _check_and_tell(storage, revision, checks, writer)
     os.close(writer)
     with open(reader, "rb") as stream:
         report = stream.read(MAX_REPORT_BYTES)
     _, status = os.waitpid(pid, 0)
     if not report:
-        raise OSError(f"checking revision {rev} ended without a result ({os.waitstatus_to_exitcode(status)})")
+        raise OSError(f"checking revision {revision.rev} ended without a result ({os.waitstatus_to_exitcode(status)})")
     answer = json.loads(report)
+    if "refused" in answer:
+        raise RefusedSignatureError(*answer["refused"])
     if "broken" in answer:
         raise HostileInputError(answer["broken"])
     if "error" in answer:
         raise OSError(answer["error"])
-    return answer["faults"], answer["healed"]
+    return answer["faults"], answer["notes"]
 
 
-def _verify_and_tell(storage: Storage, rev: str, skip: frozenset[str], writer: int) -> None:
+def _check_and_tell(storage: Storage, revision: Revision, checks: Checks, writer: int) -> None:
     """In the child: never returns."""
     answer: dict[str, object]
     try:
-        healed: list[str] = []
-        faults = storage.verify(rev, healed=healed, skip=skip)
-        answer = {"faults": faults[:20], "healed": healed[:20]}
+        answer = _check(storage, revision, checks)
     except HostileInputError as error:
         answer = {"broken": str(error)}
     except OSError as error:
         answer = {"error": str(error)}
     os.write(writer, json.dumps(answer).encode()[:MAX_REPORT_BYTES])
     os._exit(0)
+
+
+def _check(storage: Storage, revision: Revision, checks: Checks) -> dict[str, object]:
+    notes: list[str] = []
+    if checks.judge is not None:
+        refusal, detail = checks.judge(revision.state)
+        if refusal:
+            return {"refused": [refusal, detail[:4096]]}
+        notes += [detail[:4096]] if detail else []
+    healed: list[str] = []
+    faults = storage.verify(revision.rev, healed=healed, skip=checks.skip) if checks.hashes else []
+    return {"faults": faults[:20], "notes": [*notes, *(f"healed: {note}" for note in healed[:20])]}
 
 
 def progress_of(storage: Storage, rev: str) -> Progress | None:

@@ -16,6 +16,7 @@ from brickless.core.canonical import JsonValue
 from brickless.core.errors import BricklessError, HostileInputError
 from brickless.core.paths import check_revision
 from brickless.core.progress import Message, Progress, Status
+from brickless.core.state import State
 from brickless.core.update_types import Booted, HubGate, ObjectBroken, Phase, Policy, Refused, TrialStarted
 from brickless.device.boot.backend import Bootloader
 from brickless.device.supervise import describe, revisions
@@ -65,6 +66,7 @@ class Supervisor:
         "_revision",
         "_storage",
         "_trial",
+        "judge",
         "on_configure",
         "on_event",
         "on_revision",
@@ -85,6 +87,8 @@ class Supervisor:
         self._reboot_at_s: float | None = None
         # What PID 1 is told at that time: reboot, or poweroff.
         self._ending = "reboot"
+        # Judges a state's signatures: (message that refuses it or "", reason or remark). None: they are not looked at.
+        self.judge: Callable[[State], tuple[str, str]] | None = None
         self.on_revision: Callable[[Revision], None] = _nothing
         self.on_configure: Callable[[], None] = _no_change
         # Called with what happened (device.md 3.10) and the revision.
@@ -174,14 +178,16 @@ class Supervisor:
         return None
 
     def _whole(self, rev: str, *, verify: bool) -> Revision:
+        """Read a revision and check what must be before it runs: the hashes with `verify`, signatures always."""
         revision = revisions.load(self._storage, rev)
-        if verify:
-            skip = revisions.mapped_by_verity(revision.state) if self._machine.maps_verity else revisions.NOTHING
-            faults, healed = revisions.verify_apart(self._storage, rev, skip=skip)
-            for note in healed:
-                self._machine.say(f"revision {rev} healed: {note}")
-            if faults:
-                raise BrokenObjectsError(" ".join(faults[:3]))
+        if not verify and self.judge is None:
+            return revision
+        skip = revisions.mapped_by_verity(revision.state) if self._machine.maps_verity else revisions.NOTHING
+        faults, notes = revisions.check_apart(self._storage, revision, revisions.Checks(verify, skip, self.judge))
+        for note in notes:
+            self._machine.say(f"revision {rev} {note}")
+        if faults:
+            raise BrokenObjectsError(" ".join(faults[:3]))
         return revision
 
     def _close_old_tries(self, running: str, tried: str) -> None:
@@ -506,6 +512,8 @@ def _crash_loop(unit: Unit) -> str:
 
 
 def _boot_message(error: Exception) -> str:
+    if isinstance(error, revisions.RefusedSignatureError):
+        return error.status
     if isinstance(error, FileNotFoundError):
         return Message.NO_STATE
     return Message.BAD_STATE if isinstance(error, HostileInputError) else Message.INTERNAL

@@ -49,7 +49,7 @@ from brickless.device.link.hub import Hub, HubRefusedError
 from brickless.device.link.reports import Reports
 from brickless.device.link.supervisor import Supervisor, SupervisorError
 from brickless.device.link.wire import ObjectInfo, RemoteStep
-from brickless.device.update.policy import judge
+from brickless.device.update.policy import judge, policy_of
 from brickless.device.update.space import Space, is_disk_full
 from brickless.store.trails import Storage
 
@@ -303,7 +303,7 @@ class Engine:
         except HostileInputError as error:
             self._tell(active, Refused(Message.BAD_STATE, str(error)), now_s)
             return
-        verdict = judge(active.state, self._config.text("PV_SECUREBOOT_MODE"))
+        verdict = judge(active.state, policy_of(self._config), dated=not self._storage.is_done(active.rev))
         if verdict.message:
             self._tell(active, Refused(verdict.message, verdict.detail), now_s)
             return

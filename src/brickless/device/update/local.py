@@ -30,7 +30,7 @@ from brickless.core.update_types import (
 )
 from brickless.device.config import Config
 from brickless.device.link.supervisor import Supervisor, SupervisorError
-from brickless.device.update.policy import judge
+from brickless.device.update.policy import judge, policy_of
 from brickless.device.update.space import is_disk_full
 from brickless.store.lock import LockedError, lock
 from brickless.store.trails import Storage
@@ -99,7 +99,7 @@ class LocalUpdate:
             return Refused(Message.NO_STATE, str(error))
         except HostileInputError as error:
             return Refused(Message.BAD_STATE, str(error))
-        verdict = judge(self._state, self._config.text("PV_SECUREBOOT_MODE"))
+        verdict = judge(self._state, policy_of(self._config), dated=not self._storage.is_done(rev))
         if verdict.message:
             return Refused(verdict.message, verdict.detail)
         missing = self._storage.missing(self._state)
