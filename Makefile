@@ -9,8 +9,9 @@ B ?= footprint
 T ?=
 SAMPLE ?=
 BOOT ?= 200
-LIVES ?= 4
-MACHINE ?= emulator
+LIVES ?= 2
+MACHINES ?= emulator pc virt-arm64-fat
+RECORDINGS ?= build/recordings
 
 .PHONY: help setup go-tools up demo test test-unit test-contract test-flow test-ns test-vm test-boards test-chaos chaos check \
   bench sim lock clean
@@ -53,8 +54,9 @@ test-vm: setup ## the runtime as PID 1 in QEMU
 test-chaos: setup ## power cuts and faults in QEMU, sampled
 	tools/test chaos $(T)
 
-chaos: setup ## every power cut of a device's life, judged; some really booted (SAMPLE=300 for a sample, BOOT=200)
-	$(BIN)/brickless chaos --machine $(MACHINE) --lives $(LIVES) $(if $(SAMPLE),--sample $(SAMPLE)) --boot $(BOOT)
+chaos: setup ## every power cut of a device's life, judged; some really booted (SAMPLE=300, BOOT=200, RESUME=1 to go on)
+	$(BIN)/brickless chaos $(MACHINES:%=--machine %) --lives $(LIVES) $(if $(SAMPLE),--sample $(SAMPLE)) \
+	  --boot $(BOOT) --keep $(RECORDINGS) $(if $(RESUME),--resume)
 
 test-boards: setup ## every way in which a BSP update fails, on real boards in QEMU
 	BRICKLESS_BOARDS=all tools/test vm tests/vm/test_boards.py

@@ -28,7 +28,19 @@ from brickless.main.talk import Talk
 CACHE = Path(__file__).parents[2] / ".cache"
 SAMPLE = int(os.environ.get("CRASH_SAMPLE", "300"))
 BOOTS = int(os.environ.get("CRASH_BOOTS", "4"))
-CASES = {"first-boot-and-claim", "metadata", "app-update", "bsp-update", "app-rollback", "bsp-rollback"}
+CASES = {
+    "storage-growth",
+    "first-boot",
+    "claim",
+    "metadata",
+    "log-rotation",
+    "app-update",
+    "commit",
+    "bsp-update",
+    "app-rollback",
+    "bsp-rollback",
+    "garbage-collection",
+}
 STEP_TIMEOUT_S = 300.0
 
 
@@ -98,6 +110,15 @@ def environment_before_revision(package: Path) -> None:
     )
 
 
+def without_fsync(package: Path) -> None:
+    """The atomic write renames a file whose bytes are nowhere but in memory."""
+    replace(
+        package / "store/atomic.py",
+        "            files.chmod(fd, mode)\n            if durable:\n                files.fsync(fd)\n",
+        "            files.chmod(fd, mode)\n",
+    )
+
+
 def without_hash_check(package: Path) -> None:
     replace(package / "store/objects.py", "if found != wanted or wanted != self.sha:", "if wanted != self.sha:")
 
@@ -106,7 +127,7 @@ class Short(cases.Recorder):
     """A life with one update, for as long as it takes until the device is done with it."""
 
     def play(self) -> Recording:
-        self.first_boot()
+        self.begin()
         repository = self._developer.clone(NAME, "user1")
         self._rig.set_link(up=False)
         before, self._page = self._page, page(1)
@@ -123,6 +144,16 @@ class Short(cases.Recorder):
         """Nothing more: the bug is in the device."""
 
 
+class Told(cases.Recorder):
+    """A life in which metadata arrives, and no more."""
+
+    def play(self) -> Recording:
+        self.begin()
+        self.metadata()
+        self._rig.kill()
+        return self._finish()
+
+
 class BitFlip(Short):
     """The hub's copy of the new page is damaged before the device fetches it."""
 
@@ -137,14 +168,15 @@ class BitFlip(Short):
 @pytest.mark.needs("qemu")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("bug", "recorder", "finding"),
+    ("bug", "recorder", "case", "finding"),
     [
-        (environment_before_revision, Short, "revision 1 has no"),
-        (without_hash_check, BitFlip, "is broken"),
+        (environment_before_revision, Short, "planted", "revision 1 has no"),
+        (without_fsync, Told, "metadata", f"cache/usrmeta/{cases.META_KEY} is 0 bytes"),
+        (without_hash_check, BitFlip, "planted", "is broken"),
     ],
 )
 def test_the_lab_finds_a_planted_bug(
-    work: Path, bug: Callable[[Path], None], recorder: type[Short], finding: str
+    work: Path, bug: Callable[[Path], None], recorder: type[cases.Recorder], case: str, finding: str
 ) -> None:
     talk = Talk()
     try:
@@ -152,7 +184,7 @@ def test_the_lab_finds_a_planted_bug(
             recording = recorder(lab, EmulatorRig(lab), work / "recording").play()
     except BricklessError as error:
         pytest.fail(f"the device with the planted bug could not be recorded: {error}")
-    planned = [one for one in campaign.plan(recording, sample=None, seed=1) if one[0].name == "planted"]
+    planned = [one for one in campaign.plan(recording, sample=None, seed=1) if one[0].name == case]
     counts = campaign.judge_all(recording, planned, work / "judge")
     faults = [fault for found in counts.findings for fault in found.faults]
     for line in dict.fromkeys(faults):

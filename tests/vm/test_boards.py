@@ -14,11 +14,12 @@ import pytest
 
 from brickless.image.boards import Options
 from brickless.main.badbsps import Fault
-from brickless.main.boardlab import BoardLab, Outcome
+from brickless.main.boardlab import MODEL, BoardLab, Outcome
 from brickless.main.lab import Lab
 
 ATTEMPTS = 2
 WATCHDOG_S = 40
+OTHER_MODEL = b"brickless,virt-2"
 ALL = os.environ.get("BRICKLESS_BOARDS") == "all"
 OPTIONS = Options(
     max_attempts=ATTEMPTS,
@@ -28,6 +29,7 @@ OPTIONS = Options(
 )
 
 pytestmark = [pytest.mark.timeout(3600)]
+fault = pytest.mark.fault
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +58,23 @@ def kernel_of(board: BoardLab) -> str:
     return lines[-1].partition("Linux version ")[2].split()[0]
 
 
+def model_of(board: BoardLab) -> str:
+    """What the device tree of the last boot called the board, as the kernel says; "" where there is no tree."""
+    lines = [line.text for line in board.running.console.lines() if "Machine model: " in line.text]
+    return lines[-1].partition("Machine model: ")[2].strip() if lines else ""
+
+
 def committed(board: BoardLab, say: Say) -> None:
     before = kernel_of(board)
     records = [board.memory_file, *(["uboot.txt"] if board.options.environment_on_boot else [])]
     places = [board.place_of(name) for name in records]
-    outcome = board.update(board.bsp(kernel=board.board.update, build="updated"), "another kernel")
+    new = board.bsp(kernel=board.board.update, build="updated", model=OTHER_MODEL)
+    assert model_of(board) == (MODEL.decode() if new.fdt else "")
+    outcome = board.update(new, "another kernel")
     assert outcome.step.status == "DONE", outcome.step
     assert [(one.rev, one.attempt) for one in outcome.starts] == [(str(outcome.rev), 1)]
     assert kernel_of(board) != before
+    assert model_of(board) == (OTHER_MODEL.decode() if new.fdt else ""), "the device tree comes from the revision"
     assert [board.place_of(name) for name in records] == places, "a record that moves is not written in place"
     say(f"{board.board.name}: {before} -> {kernel_of(board)}, tried once and committed")
 
@@ -136,6 +147,12 @@ def scenarios(of: tuple[Scenario, ...], sampled: tuple[Scenario, ...]) -> pytest
     return pytest.mark.parametrize("scenario", of if ALL else sampled, ids=lambda one: one.__name__)
 
 
+@fault("a BSP update whose kernel panics", "the bootloader tries it as often as it may, then boots the last good one")
+@fault("a BSP update whose PID 1 hangs", "the watchdog resets it, as above; the hub hears why")
+@fault("a BSP update whose kernel hangs before PID 1", "the hardware's watchdog resets it, as above")
+@fault("a BSP update whose runtime exits", "the kernel panics and reboots, as above")
+@fault("a BSP update whose containers never reach their goal", "it is given up after one attempt: the runtime saw it")
+@fault("a BSP update after which the hub cannot be reached", "it is given up after one attempt: the runtime saw it")
 @pytest.mark.needs("qemu", "grub")
 @scenarios(ON_PC, SAMPLED)
 def test_pc(pc: BoardLab, scenario: Scenario, say: Say) -> None:

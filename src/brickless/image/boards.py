@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from brickless.core import bootenv
 from brickless.core.errors import UserError
-from brickless.image import bootscript, cache, debian, fat, grub, modules, partitions, storage
+from brickless.image import bootscript, cache, debian, devicetree, fat, grub, modules, partitions, storage
 from brickless.image import bsp as packs
 from brickless.image.arch import AMD64, ARM64, Arch
 from brickless.image.initramfs import unpacked
@@ -107,11 +107,13 @@ def board(name: str) -> Board:
 def pack(
     of: Board, folder: Path, initrd: Path, *, kernel: str = "", addons: tuple[tuple[str, Path], ...] = ()
 ) -> packs.Bsp:
-    """The board support package: kernel (the board's first when not named), its modules, `initrd`, more `addons`."""
+    """The board support package: kernel (the board's first when not named), its modules, `initrd`, more `addons`, and
+    the device tree where the board has one."""
     unpacked_kernel = packs.kernel(folder, kernel or of.kernel, of.arch)
     archive = packs.modules_archive(folder, unpacked_kernel, of.modules)
     image = unpacked_kernel.image if of.arch == AMD64 else compressed(folder, unpacked_kernel.image)
-    return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons))
+    tree = devicetree.virt_arm64(folder) if of.arch == ARM64 else None
+    return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons), tree)
 
 
 def compressed(folder: Path, kernel: Path) -> Path:

@@ -30,6 +30,8 @@ START_TIMEOUT_S = 600.0
 UPDATE_TIMEOUT_S = 1500.0
 # 250 million instructions a second, which an emulator reaches on an idle machine.
 INSTRUCTION_SHIFT = 2
+# What the device tree of QEMU's arm64 board calls it.
+MODEL = b"linux,dummy-virt"
 # A container that starts and never says that it is ready.
 STUCK = "stuck"
 
@@ -85,15 +87,35 @@ class BoardLab:
         hardware = twin.pc() if firmware is None else twin.virt_arm64(firmware)
         return hardware._replace(instruction_shift=INSTRUCTION_SHIFT if self.steady else None)
 
-    def bsp(self, *, kernel: str = "", fault: Fault | None = None, site: Path | None = None, build: str = "") -> Bsp:
-        """A BSP with the kernel of that package (the board's own when empty) that works, or fails in a known way."""
+    def bsp(
+        self,
+        *,
+        kernel: str = "",
+        fault: Fault | None = None,
+        site: Path | None = None,
+        build: str = "",
+        model: bytes = MODEL,
+    ) -> Bsp:
+        """A BSP with the kernel of that package (the board's own when empty) that works, or fails in a known way.
+
+        `model` is what its device tree calls the board, where it has one.
+        """
         files = {BUILD_ID: Addition(f"{build or 'factory'}\n".encode()), **(init_of(fault) if fault else {})}
         initrd = runtime.archive(self.cache, arch=self.board.arch, config=RUNTIME_CONFIG, files=files)
         addons = (("site.cpio", site or self.lab.state / "site.cpio"),)
         made = boards.pack(self.board, self.cache, initrd, kernel=kernel, addons=addons)
         if fault is Fault.HANG_EARLY:
             made = made._replace(kernel=hanging_kernel(self.board, made.kernel, self.cache))
-        return made
+        return made if made.fdt is None or model == MODEL else made._replace(fdt=self._renamed(made.fdt, model))
+
+    def _renamed(self, tree: Path, model: bytes) -> Path:
+        """A device tree that calls the board otherwise, in as many letters: nothing else in it moves."""
+        content = tree.read_bytes()
+        if len(model) != len(MODEL) or MODEL not in content:
+            raise BricklessError(f"{tree} does not say {MODEL!r}, or {model!r} is not as long")
+        out = self.folder / f"{model.decode()}.dtb"
+        out.write_bytes(content.replace(MODEL, model))
+        return out
 
     def build(self, out: Path, config: Mapping[str, str]) -> None:
         """Its disk image with the factory revision."""

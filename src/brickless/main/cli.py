@@ -52,24 +52,36 @@ for _command in (up, demo):
 @brickless.command()
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), default=CACHE, show_default=True)
 @click.option("--found", type=click.Path(path_type=Path), default=Path("build/chaos"), help="Where findings are kept.")
-@click.option("--machine", type=click.Choice(["emulator", "pc", "virt-arm64"]), default="emulator", show_default=True)
+@click.option(
+    "--machine",
+    "machines",
+    multiple=True,
+    default=["emulator"],
+    show_default=True,
+    type=click.Choice(["emulator", "pc", "virt-arm64", "virt-arm64-fat"]),
+    help="Whose life is recorded; repeatable. -fat: the bootloader's environment lies on FAT.",
+)
 @click.option("--lives", type=click.IntRange(min=1), default=1, show_default=True, help="How many recordings are made.")
 @click.option("--sample", type=click.IntRange(min=8), help="How many states of each are judged; all without it.")
 @click.option("--boot", type=click.IntRange(min=0), default=0, help="How many states are really booted, in all.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Which states are drawn.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep the recordings in this folder.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Judged or booted at once.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the recordings and what was judged in this folder.")
+@click.option("--resume", is_flag=True, help="Go on where the last one with this --keep, or --recording, broke off.")
 @click.option("--recording", type=click.Path(path_type=Path), help="Judge this recording, make no new one.")
 @click.option("--state", help="With --recording: only this state.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the device's console whole.")
 def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
     cache: Path,
     found: Path,
-    machine: str,
+    machines: tuple[str, ...],
     lives: int,
     sample: int | None,
     boot: int,
     seed: int,
+    workers: int,
     keep: Path | None,
+    resume: bool,
     recording: Path | None,
     state: str | None,
     verbose: bool,
@@ -82,7 +94,7 @@ def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
     \b
     Example:
       brickless chaos --sample 300 --boot 4
-      brickless chaos --machine pc --lives 2 --keep build/recordings
+      brickless chaos --machine pc --lives 2 --keep build/recordings --resume
       brickless chaos --recording build/chaos/emulator-0 --state 120+123,125~126:3 --boot 1
     """
     from brickless.main.chaos import run as campaign
@@ -91,7 +103,7 @@ def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
 
     talk = Talk(verbose=verbose)
     cache, found = cache.absolute(), found.absolute()
-    plan = campaign.Plan(machine, lives, sample, boot, seed)
+    plan = campaign.Plan(machines, lives, sample, boot, seed, workers, resume)
     try:
         if recording is None:
             counts = campaign.run(cache, found, talk, plan, keep=keep)

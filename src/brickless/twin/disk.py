@@ -89,7 +89,7 @@ def copy_sparse(source: Path, target: Path, *, offset: int = 0) -> None:
         size = os.fstat(reader).st_size
         os.ftruncate(writer, size - offset)
         at = offset
-        while (at := _next_data(reader, at, size)) < size:
+        while (at := next_data(reader, at, size)) < size:
             end = os.lseek(reader, at, os.SEEK_HOLE)
             os.lseek(writer, at - offset, os.SEEK_SET)
             while at < end:
@@ -100,7 +100,8 @@ def copy_sparse(source: Path, target: Path, *, offset: int = 0) -> None:
         os.close(writer)
 
 
-def _next_data(fd: int, at: int, size: int) -> int:
+def next_data(fd: int, at: int, size: int) -> int:
+    """The first place from `at` on that is no hole, `size` when there is none."""
     try:
         return os.lseek(fd, at, os.SEEK_DATA)
     except OSError as error:

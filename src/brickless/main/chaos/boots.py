@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
 from brickless.core.errors import BricklessError
 from brickless.main.chaos import campaign
+from brickless.main.chaos.ledger import Ledger
 from brickless.main.chaos.record import Case, Recording
 from brickless.main.chaos.rigs import EmulatorRig, board_twin
 from brickless.main.hubapi import wait_until
@@ -53,33 +54,51 @@ def boot_all(
     work: Path,
     cache: Path,
     *,
+    ledger: Ledger | None = None,
+    workers: int = WORKERS,
     progress: Callable[[Booted], None] | None = None,
 ) -> list[Booted]:
-    """Boot each state in a folder of its own below `work`, two at a time; `progress` gets each result."""
+    """Boot each state in a folder of its own below `work`, a few at a time; `progress` gets each result.
+
+    What `ledger` knows is not booted again, the rest is written down there.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    slots = threading.BoundedSemaphore(WORKERS + 1)
+    known = {} if ledger is None else dict(ledger.known)
+    before = [_read(known[str(state)]) for _, state in planned if str(state) in known]
+    todo = [(case, state) for case, state in planned if str(state) not in known]
+    slots = threading.BoundedSemaphore(workers + 1)
     futures = []
     view = recording.view
     with (
-        ThreadPoolExecutor(WORKERS) as pool,
+        ThreadPoolExecutor(workers) as pool,
         Images(recording.base, recording.entries(), work / "running.img") as images,
     ):
-        for number, (case, state) in enumerate(planned):
+        for number, (case, state) in enumerate(todo):
             slots.acquire()
             folder = work / f"device-{number}"
             folder.mkdir()
             images.build(state, folder / "disk.img")
-            futures.append(pool.submit(_boot, machine(view, folder, cache), case, state, slots))
+            futures.append(pool.submit(_boot, machine(view, folder, cache), case, state, slots, ledger))
             if progress is not None:
                 futures[-1].add_done_callback(lambda done: progress(done.result()))
-        return [future.result() for future in futures]
+        return before + [future.result() for future in futures]
 
 
-def _boot(rebooted: Rebooted, case: Case, state: CrashState, slots: threading.BoundedSemaphore) -> Booted:
+def _boot(
+    rebooted: Rebooted, case: Case, state: CrashState, slots: threading.BoundedSemaphore, ledger: Ledger | None
+) -> Booted:
     try:
-        return boot(rebooted, case, state)
+        booted = boot(rebooted, case, state)
     finally:
         slots.release()
+    if ledger is not None:
+        ledger.add(booted._asdict())
+    return booted
+
+
+def _read(entry: Mapping[str, Any]) -> Booted:
+    """A line of the ledger."""
+    return Booted(**{**entry, "faults": tuple(entry["faults"])})
 
 
 class Rebooted:

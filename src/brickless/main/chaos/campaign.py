@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
+import random
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from brickless.core.errors import UserError
 from brickless.main.chaos.identity import check_identity
+from brickless.main.chaos.ledger import Ledger
 from brickless.main.chaos.record import Case, Recording
 from brickless.testkit.crashlab import states
 from brickless.testkit.crashlab.images import Images
@@ -20,9 +22,11 @@ from brickless.testkit.crashlab.states import CrashState
 from brickless.testkit.crashlab.views import VIEWS, View
 
 WORKERS = 2
-# Images that wait for a judge; each takes as much memory as the disk has data.
-WAITING = 4
+# Verdicts that are waited for; each image takes as much memory as the disk has data.
+WAITING = 2
 MAX_SAVED = 20
+# What a sample has at least of each case, where there are as many.
+OF_EACH_CASE = 6
 # Gets the number of states that are judged, and of those that are bad.
 Progress = Callable[[int, int], None]
 
@@ -56,10 +60,28 @@ class Counts(NamedTuple):
 
 
 def plan(recording: Recording, *, sample: int | None, seed: int) -> list[tuple[Case, CrashState]]:
-    """The states to judge with the case of each, in the order of `durable`; the same seed gives the same ones."""
+    """The states to judge with the case of each, in the order of `durable`; the same seed gives the same ones.
+
+    A sample has some of each case, short as it may be, and is otherwise drawn from all.
+    """
     cases = recording.cases()
-    chosen = states.choose(recording.entries(), recording.sector, wanted=sample, seed=seed)
-    return [(_case(cases, state), state) for state in chosen]
+    chosen = states.choose(recording.entries(), recording.sector, seed=seed)
+    planned = [(_case(cases, state), state) for state in chosen]
+    return planned if sample is None else _drawn(planned, sample, seed)
+
+
+def _drawn(planned: Sequence[tuple[Case, CrashState]], sample: int, seed: int) -> list[tuple[Case, CrashState]]:
+    chance = random.Random(seed)  # noqa: S311 - a sample that can be drawn again, no secret
+    shuffled = list(planned)
+    chance.shuffle(shuffled)
+    taken: dict[str, int] = {}
+    first: list[tuple[Case, CrashState]] = []
+    others: list[tuple[Case, CrashState]] = []
+    for one in shuffled:
+        name = one[0].name
+        taken[name] = taken.get(name, 0) + 1
+        (first if taken[name] <= OF_EACH_CASE else others).append(one)
+    return sorted((first + others)[:sample], key=lambda one: one[1])
 
 
 def _case(cases: Sequence[Case], state: CrashState) -> Case:
@@ -76,22 +98,34 @@ def judge_all(
     planned: Sequence[tuple[Case, CrashState]],
     work: Path,
     *,
+    ledger: Ledger | None = None,
+    workers: int = WORKERS,
     progress: Progress | None = None,
 ) -> Counts:
     """Build and judge each state; `work` must be empty or missing and lies best in memory.
 
-    `progress` gets the number of states that are judged and of those that are bad, after each.
+    What `ledger` knows is not judged again, the rest is written down there. `progress` gets the number of states that
+    are judged and of those that are bad, after each.
     """
     work.mkdir(parents=True, exist_ok=True)
+    known = {} if ledger is None else dict(ledger.known)
     counts: dict[str, int] = {}
     findings: list[Finding] = []
-    slots = threading.BoundedSemaphore(WAITING)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for case, state, future in _submit(recording, planned, work, pool, slots):
+    for case, state in planned:
+        if str(state) in known:
             counts[case.name] = counts.get(case.name, 0) + 1
+            findings += _findings(recording, case, state, tuple(known[str(state)]["faults"]))
+    todo = [(case, state) for case, state in planned if str(state) not in known]
+    images: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for number in range(workers + WAITING):
+        images.put(work / f"state-{number}.img")
+    with ThreadPoolExecutor(workers) as pool:
+        for case, state, future in _submit(recording, todo, work, pool, images):
             verdict = future.result()
-            if not verdict.is_good:
-                findings.append(_finding(recording, case, state, verdict))
+            counts[case.name] = counts.get(case.name, 0) + 1
+            findings += _findings(recording, case, state, verdict.faults)
+            if ledger is not None:
+                ledger.add({"case": case.name, "state": str(state), "faults": verdict.faults})
             if progress is not None:
                 progress(sum(counts.values()), len(findings))
     return Counts(counts, tuple(findings))
@@ -102,28 +136,26 @@ def _submit(
     planned: Sequence[tuple[Case, CrashState]],
     work: Path,
     pool: ThreadPoolExecutor,
-    slots: threading.BoundedSemaphore,
+    free: queue.SimpleQueue[Path],
 ) -> Iterator[tuple[Case, CrashState, Future[Verdict]]]:
-    """Keep the judges busy, with no more images than there are slots; the results come in order."""
+    """Keep the judges busy with the images that are `free`; the results come in order."""
     waiting: list[tuple[Case, CrashState, Future[Verdict]]] = []
     view = VIEWS[recording.view]
     with Images(recording.base, recording.entries(), work / "running.img") as images:
-        for number, (case, state) in enumerate(planned):
-            slots.acquire()
-            image = work / f"state-{number}.img"
+        for case, state in planned:
+            image = free.get()
             images.build(state, image)
-            waiting.append((case, state, pool.submit(_judge, image, case, view, slots)))
+            waiting.append((case, state, pool.submit(_judge, image, case, view, free)))
             while waiting and (waiting[0][2].done() or len(waiting) >= WAITING):
                 yield waiting.pop(0)
     yield from waiting
 
 
-def _judge(image: Path, case: Case, view: View, slots: threading.BoundedSemaphore) -> Verdict:
+def _judge(image: Path, case: Case, view: View, free: queue.SimpleQueue[Path]) -> Verdict:
     try:
         return judge(image, case.expected, checks(case), view)
     finally:
-        image.unlink()
-        slots.release()
+        free.put(image)
 
 
 def checks(case: Case) -> list[Check]:
@@ -131,9 +163,9 @@ def checks(case: Case) -> list[Check]:
     return [check_identity] if case.identity else []
 
 
-def _finding(recording: Recording, case: Case, state: CrashState, verdict: Verdict) -> Finding:
+def _findings(recording: Recording, case: Case, state: CrashState, faults: tuple[str, ...]) -> list[Finding]:
     command = f"brickless chaos --recording {recording.folder} --state {state}"
-    return Finding(case.name, str(state), verdict.faults, command)
+    return [Finding(case.name, str(state), faults, command)] if faults else []
 
 
 def one(recording: Recording, state: CrashState, image: Path) -> tuple[Case, Verdict]:

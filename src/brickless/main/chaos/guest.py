@@ -25,7 +25,7 @@ from brickless.testkit import busybox
 from brickless.testkit.hub import Certificate
 from brickless.testkit.hub_simulator import HubSimulator
 from brickless.twin.device import EmulatedDevice
-from brickless.twin.qemu import Forward, Service
+from brickless.twin.qemu import SERVICE_ADDRESS, Forward, Service
 
 CONFIG = {"PV_UPDATER_COMMIT_DELAY": "1", "PV_UPDATER_GOALS_TIMEOUT": "30", "PV_REVISION_RETRIES": "3"}
 DEVICE_CONFIG = {
@@ -64,12 +64,23 @@ class Outcome(NamedTuple):
 class Guest:
     """As a context manager the hub runs and the device is switched on within the block."""
 
-    def __init__(self, folder: Path, cache: Path, *, config: Mapping[str, str] | None = None, drive: str = "") -> None:
-        """`config` is added to the device's; `drive` replaces QEMU's options for the disk."""
+    def __init__(
+        self,
+        folder: Path,
+        cache: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+        drive: str = "",
+        hosts: tuple[str, ...] = (),
+    ) -> None:
+        """`config` is added to the device's; `drive` replaces QEMU's options for the disk.
+
+        `hosts` are names that the hub's certificate is for; without any it is for the address.
+        """
         self.folder = folder
         self.cache = cache
         self.config = {**DEVICE_CONFIG, **(config or {})}
-        self.certificate = Certificate(str(folder / "tls"))
+        self.certificate = Certificate(str(folder / "tls"), hosts=hosts or (SERVICE_ADDRESS,))
         self.hub = HubSimulator(tls=context(self.certificate))
         self.hub.auto_claim = True
         self.web_port = free_port()

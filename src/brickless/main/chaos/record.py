@@ -46,6 +46,11 @@ class Recording:
         self.folder = folder
         self.base = folder / BASE
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a recording was made there to its end: the cases are written last."""
+        return (self.folder / CASES).exists() and self.base.exists()
+
     def logs(self) -> list[Path]:
         """The logs, a file a boot, in order."""
         return sorted(self.folder.glob(LOGS), key=lambda path: int(path.suffix[1:]))
@@ -75,12 +80,11 @@ class Recording:
         return [_case(entry) for entry in self._about()["cases"]]
 
     def _about(self) -> dict[str, Any]:
-        path = self.folder / CASES
-        if not path.exists() or not self.base.exists():
+        if not self.is_whole:
             raise UserError(
                 "no-recording", f"{self.folder} holds no recording", hint="`brickless chaos --keep DIR` makes one."
             )
-        about: dict[str, Any] = json.loads(path.read_text())
+        about: dict[str, Any] = json.loads((self.folder / CASES).read_text())
         return about
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from brickless.image import boards, runtime
+from brickless.image import boards, partitions, runtime
 from brickless.image.bsp import Bsp
 from brickless.image.initramfs import Addition
 from brickless.main.artefacts import BUILD_ID, PANIC, Variant
@@ -20,7 +21,11 @@ from brickless.twin.qemu import Forward, Service
 NAME = "crash"
 DISK_MB = 128
 BOARD_DISK_MB = 192
+# What a disk is larger than the image that was written to it: another block group for the file system to take.
+ROOM_BYTES = 48 << 20
+# Without a join token: whoever wants the device claims it.
 DEVICE_CONFIG = {
+    "PH_FACTORY_AUTOTOK": "",
     "PH_UPDATER_INTERVAL": "1",
     "PH_METADATA_DEVMETA_INTERVAL": "5",
     "PH_METADATA_USRMETA_INTERVAL": "2",
@@ -29,13 +34,29 @@ DEVICE_CONFIG = {
 BOARD_CONFIG = {**DEVICE_CONFIG, "PH_UPDATER_NETWORK_TIMEOUT": "20"}
 
 
+class Kind(NamedTuple):
+    """A board (`image.boards`), and whether its bootloader's environment lies on the FAT boot partition."""
+
+    board: str
+    environment_on_boot: bool = False
+
+
+# The boards that are recorded, by the name of their view (`crashlab.views`).
+KINDS = {"pc": Kind("pc"), "virt-arm64": Kind("virt-arm64"), "virt-arm64-fat": Kind("virt-arm64", True)}
+
+
 class Rig(Protocol):
     """One machine whose disk is recorded. `view` names how its bootloader sees the disk (`crashlab.views`)."""
 
     view: str
 
+    @property
+    def disk(self) -> Path:
+        """Its disk."""
+        ...
+
     def start(self, before: Callable[[Path], None]) -> Served:
-        """Make its disk, give it to `before`, switch the machine on."""
+        """Make its disk, with room for its storage to grow into, give it to `before`, switch the machine on."""
         ...
 
     def bsp(self, variant: Variant) -> Bsp:
@@ -85,9 +106,19 @@ class EmulatorRig:
             raise RuntimeError("the device was not started")
         return self._device
 
+    @property
+    def disk(self) -> Path:
+        """See `Rig.disk`."""
+        return self.device.twin.disk
+
     def start(self, before: Callable[[Path], None]) -> Served:
         """See `Rig.start`."""
-        self._device = self._lab.add(NAME, config=DEVICE_CONFIG, size_mb=DISK_MB, log_writes=True, before=before)
+
+        def made(disk: Path) -> None:
+            os.truncate(disk, disk.stat().st_size + ROOM_BYTES)
+            before(disk)
+
+        self._device = self._lab.add(NAME, config=DEVICE_CONFIG, size_mb=DISK_MB, log_writes=True, before=made)
         return self._device
 
     def bsp(self, variant: Variant) -> Bsp:
@@ -119,12 +150,13 @@ class BoardRig:
     """A board that boots from its disk alone: what its bootloader writes is recorded, too."""
 
     def __init__(self, lab: Lab, scene: Scene, name: str) -> None:
-        """`name` is the board's (`image.boards`)."""
+        """`name` is one of `KINDS`."""
         self.view = name
         self._lab = lab
         self._scene = scene
-        self._board = boards.board(name)
+        self._board = boards.board(KINDS[name].board)
         self._folder = lab.state / NAME
+        self.disk = self._folder / "disk.img"
         self._log = self._folder / "writes.0"
         self._twin: twin.Board | None = None
 
@@ -138,13 +170,13 @@ class BoardRig:
     def start(self, before: Callable[[Path], None]) -> Served:
         """See `Rig.start`."""
         self._folder.mkdir(parents=True)
-        disk = self._folder / "disk.img"
-        self._build(disk)
-        before(disk)
+        self._build(self.disk)
+        enlarge(self.disk, ROOM_BYTES)
+        before(self.disk)
         port = free_port()
         self._twin = board_twin(
             self._folder,
-            disk,
+            self.disk,
             self.view,
             self._scene.folder,
             forwards=[Forward(port, WEB_PORT)],
@@ -156,7 +188,6 @@ class BoardRig:
 
     def _build(self, disk: Path) -> None:
         made = self.bsp(Variant.FACTORY)
-        config = {**HUB_CONFIG, "PH_FACTORY_AUTOTOK": self._lab.api.join_token(NAME), **BOARD_CONFIG}
         cache, scratch = self._scene.folder, self._folder / "web.squashfs"
         boards.build(
             disk,
@@ -164,7 +195,11 @@ class BoardRig:
             folder=cache,
             bsp=made,
             fill=lambda objects: factory_state(objects, made, cache, scratch, self._board.arch),
-            options=boards.Options(config=config, size_mb=BOARD_DISK_MB),
+            options=boards.Options(
+                config={**HUB_CONFIG, **BOARD_CONFIG},
+                size_mb=BOARD_DISK_MB,
+                environment_on_boot=KINDS[self.view].environment_on_boot,
+            ),
         )
 
     def bsp(self, variant: Variant) -> Bsp:
@@ -215,12 +250,23 @@ def board_twin(
     write_log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> twin.Board:
-    """The board of that name in QEMU."""
-    firmware = boards.firmware(boards.board(name), cache)
+    """The board of that view in QEMU."""
+    firmware = boards.firmware(boards.board(KINDS[name].board), cache)
     hardware = twin.pc() if firmware is None else twin.virt_arm64(firmware)
     return twin.Board(
         folder, disk, hardware, services=services, forwards=forwards, write_log=write_log, on_line=on_line
     )
+
+
+def enlarge(disk: Path, room_bytes: int) -> None:
+    """Make a disk and its last partition larger, as an image on a larger card is after its table was adapted."""
+    with disk.open("r+b") as stream:
+        first = stream.read(partitions.SECTOR)
+        *others, last = partitions.parse(first)
+        larger = last._replace(size_bytes=last.size_bytes + room_bytes)
+        stream.truncate(larger.offset_bytes + larger.size_bytes)
+        stream.seek(0)
+        stream.write(partitions.render([*others, larger], first[: partitions.CODE_BYTES]))
 
 
 def copy_logs(rig: Rig, folder: Path) -> None:

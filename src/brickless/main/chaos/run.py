@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from brickless.main.chaos import boots, campaign, cases
 from brickless.main.chaos.campaign import Counts, Finding
+from brickless.main.chaos.ledger import BOOTED, JUDGED, Ledger
 from brickless.main.chaos.record import Case, Recording
 from brickless.main.chaos.scene import Scene
 from brickless.main.talk import Talk
@@ -29,28 +30,36 @@ def scratch() -> Path:
 
 
 class Plan(NamedTuple):
-    """What a campaign does: `lives` recordings of the machine `view`; of each `sample` states (None: all) are judged.
+    """What a campaign does: of each machine in `views` `lives` recordings, of each `sample` states (None: all) judged.
 
-    `boot` states are booted in all. The same recording, sample and seed give the same states.
+    `boot` states are booted in all. The same recording, sample and seed give the same states. `workers` states are
+    judged or booted at a time. With `resume` it goes on with the recordings that are kept and with what their ledgers
+    say.
     """
 
-    view: str = "emulator"
+    views: tuple[str, ...] = ("emulator",)
     lives: int = 1
     sample: int | None = None
     boot: int = 0
     seed: int = 1
+    workers: int = campaign.WORKERS
+    resume: bool = False
 
 
 def run(cache: Path, found: Path, talk: Talk, plan: Plan, *, keep: Path | None = None) -> Counts:
-    """Record, judge, boot. Findings are saved in `found`, the recordings in `keep`."""
+    """Record, judge, boot. Findings are saved in `found`, recordings and ledgers in `keep`."""
     counts = Counts({}, ())
-    for life in range(plan.lives):
+    recorded = [(view, life) for life in range(plan.lives) for view in plan.views]
+    for number, (view, life) in enumerate(recorded):
         work = scratch()
         try:
-            talk.step(f"recording a life of the {plan.view}, {life + 1} of {plan.lives}")
-            folder = (keep or work / "recording") / f"{plan.view}-{life}"
-            recording = cases.record(work / "lab", Scene(cache, config=cases.CONFIG), talk, folder, plan.view)
-            share = plan.boot // plan.lives + (life < plan.boot % plan.lives)
+            folder = (keep or work / "recording") / f"{view}-{life}"
+            recording = Recording(folder)
+            if not (plan.resume and recording.is_whole):
+                talk.step(f"recording a life of the {view}, {number + 1} of {len(recorded)}")
+                shutil.rmtree(folder, ignore_errors=True)
+                recording = cases.record(work / "lab", Scene(cache, config=cases.CONFIG), talk, folder, view)
+            share = plan.boot // len(recorded) + (number < plan.boot % len(recorded))
             one = plan._replace(boot=share, seed=plan.seed + life)
             counts = _sum(counts, _judge(recording, work, cache, found / folder.name, talk, one))
         finally:
@@ -70,11 +79,23 @@ def judge_kept(recording: Recording, cache: Path, found: Path, talk: Talk, plan:
 def _judge(recording: Recording, work: Path, cache: Path, found: Path, talk: Talk, plan: Plan) -> Counts:
     """Judge the states of a recording, then boot some of them."""
     planned = campaign.plan(recording, sample=plan.sample, seed=plan.seed)
+    judged, started = (Ledger(recording.folder / name, resume=plan.resume) for name in (JUDGED, BOOTED))
     talk.step(f"judging {len(planned)} states of {len(recording.entries())} writes and flushes, seed {plan.seed}")
-    counts = campaign.judge_all(recording, planned, work / "judge", progress=_teller(talk, len(planned)))
+    if judged.known:
+        talk.say(f"{len(judged.known)} of them were judged before")
+    tell = _teller(talk, len(planned))
+    counts = campaign.judge_all(recording, planned, work / "judge", ledger=judged, workers=plan.workers, progress=tell)
     chosen = pick(planned, plan.boot, plan.seed)
     talk.step(f"booting {len(chosen)} of them")
-    booted = boots.boot_all(recording, chosen, work / "boots", cache, progress=lambda one: talk.say(_booted(one)))
+    booted = boots.boot_all(
+        recording,
+        chosen,
+        work / "boots",
+        cache,
+        ledger=started,
+        workers=plan.workers,
+        progress=lambda one: talk.say(_booted(one)),
+    )
     findings = [*counts.findings, *(_finding(recording, one) for one in booted if one.faults)]
     counts = counts._replace(
         findings=tuple(findings), booted=len(booted), unbootable=sum(not one.page for one in booted)

@@ -27,6 +27,14 @@ if ! [ -s /data/canary ]; then
 fi
 exec /bin/httpd -f -p 80 -h /www
 """.encode()
+# Says more than one piece of a log holds (`device.supervise.logs`): the log is rotated while this goes on.
+CHATTER = "cgi-bin/chatter"
+LOG = "chatter"
+_CHATTER = f"""#!/bin/sh
+busybox yes {"chatter-" * 100} | busybox head -n 110 | busybox logger -t {LOG}
+echo
+echo said
+""".encode()
 
 
 def page(number: int) -> str:
@@ -36,7 +44,7 @@ def page(number: int) -> str:
 
 def factory_state(objects: ObjectStore, board: Bsp, folder: Path, scratch: Path, arch: Arch = AMD64) -> bytes:
     """The factory revision with the container `web`; `folder` is the cache, `scratch` gets its squashfs."""
-    busybox.rootfs(scratch, folder, {"bin/keep": _PROGRAM})
+    busybox.rootfs(scratch, folder, {"bin/keep": _PROGRAM, f"www/{CHATTER}": _CHATTER})
     lines = [
         "lxc.mount.entry = /volumes/web/data data none bind,create=dir 0 0",
         # So that whoever fetches the page also sees which metadata has arrived.

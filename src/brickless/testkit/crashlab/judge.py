@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brickless.core import canonical
-from brickless.core.errors import HostileInputError
+from brickless.core.errors import BricklessError, HostileInputError
 from brickless.core.paths import check_revision
 from brickless.core.state import State, parse_state
 from brickless.testkit.crashlab import inspect
@@ -54,6 +54,9 @@ def judge(image: Path, expected: Expected, checks: Sequence[Check] = (), view: V
     storage = view.storage(image, image.with_suffix(".storage"))
     try:
         return _judge(image, storage, expected, checks, view)
+    except BricklessError as error:
+        # A disk that our own readers give up on is a finding like any other.
+        return Verdict((), (f"the disk cannot be read: {error}",))
     finally:
         if storage != image:
             storage.unlink()
@@ -69,10 +72,11 @@ def _judge(image: Path, storage: Path, expected: Expected, checks: Sequence[Chec
     small = inspect.contents(storage, [view.environment, *expected.kept])
     faults = [*seen.faults]
     faults += [fault for path, allowed in expected.kept.items() for fault in _kept(path, small.get(path), allowed)]
-    if view.environment not in small:
+    raw = small.get(view.environment) if seen.environment is None else seen.environment
+    if raw is None:
         return Verdict((), (*faults, f"{view.environment} is missing: the bootloader would take the factory revision"))
-    environment = view.parse(small[view.environment])
-    faults += _environment(environment, small[view.environment])
+    environment = view.parse(raw)
+    faults += _environment(environment, raw)
     needed = list(dict.fromkeys([*seen.boots, environment.get("pv_rev", "")]))
     faults += [
         f"revision {rev} may be booted, only {sorted(expected.revisions)} may"

@@ -173,13 +173,10 @@ def _digest(sector: int, data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=16, salt=salt).digest(), "little")
 
 
-def choose(
-    log: Sequence[Entry], base: Callable[[int], bytes], *, wanted: int | None, seed: int, an_epoch: int = 40
-) -> list[CrashState]:
-    """Distinct states in the order of `durable`: all boundaries, torn writes and reorderings, or a sample of `wanted`.
+def choose(log: Sequence[Entry], base: Callable[[int], bytes], *, seed: int, an_epoch: int = 40) -> list[CrashState]:
+    """Distinct states in the order of `durable`: all boundaries, torn writes and reorderings.
 
-    `base` gives a sector of the disk before the record. A sample takes half of its states from the boundaries. The same
-    record and seed give the same states.
+    `base` gives a sector of the disk before the record. The same record and seed give the same states.
     """
     chance = random.Random(seed)  # noqa: S311 - a sample that can be drawn again, no secret
     groups = [
@@ -187,9 +184,6 @@ def choose(
         list(torn(log, chance)),
         list(reordered(log, chance, an_epoch=an_epoch)),
     ]
-    if wanted is not None:
-        shares = zip(groups, (2, 4, 4), strict=True)
-        groups = [chance.sample(group, min(len(group), wanted // share)) for group, share in shares]
     contents = Contents(log, base)
     seen: set[int] = set()
     chosen = []

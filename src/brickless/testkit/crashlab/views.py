@@ -27,11 +27,13 @@ class Seen(NamedTuple):
     """What the bootloader does with this disk: revisions in the order of its boots, should each of them fail.
 
     `loaded` has, for each of them, the SHA-256 of the files that it would load; None: it has not looked yet.
+    `environment` are the bytes of its variables where they lie outside of the storage.
     """
 
     boots: tuple[str, ...]
     loaded: Mapping[str, Mapping[str, str]] | None
     faults: tuple[str, ...] = ()
+    environment: bytes | None = None
 
 
 class View(Protocol):
@@ -93,10 +95,13 @@ class BoardView:
         memory: str,
         parse: Callable[[bytes], Mapping[str, str]],
         parse_memory: Callable[[bytes], Mapping[str, str] | None],
+        *,
+        on_boot: bool = False,
     ) -> None:
-        """Where the two records lie and how they are read."""
+        """Where the two records lie and how they are read; `on_boot`: the environment is on the boot partition."""
         self.environment = environment
         self.memory = memory
+        self._on_boot = on_boot
         self._parse = parse
         self._parse_memory = parse_memory
 
@@ -111,14 +116,18 @@ class BoardView:
 
     def look(self, image: Path, storage: Path, max_attempts: int) -> Seen:
         """See `View.look`."""
-        raw = inspect.contents(storage, [self.environment]).get(self.environment)
+        with image.open("rb") as stream:
+            boot = fat.Fat(stream, boards.GAP_BYTES)
+            block = boot.read(self.memory)
+            raw = boot.read(self.environment) if self._on_boot else None
+        if not self._on_boot:
+            raw = inspect.contents(storage, [self.environment]).get(self.environment)
         if raw is None:
             return Seen((), {}, (f"the bootloader does not find {self.environment}",))
-        with image.open("rb") as stream:
-            block = fat.Fat(stream, boards.GAP_BYTES).read(self.memory)
         if block is None:
             return Seen((), {}, (f"the bootloader's memory {self.memory} is gone",))
-        return self._walk(storage, self.parse(raw), self._parse_memory(block), max_attempts)
+        seen = self._walk(storage, self.parse(raw), self._parse_memory(block), max_attempts)
+        return seen._replace(environment=raw) if self._on_boot else seen
 
     def _walk(
         self, storage: Path, environment: Mapping[str, str], memory: Mapping[str, str] | None, max_attempts: int
@@ -166,6 +175,7 @@ VIEWS: Mapping[str, View] = {
     "emulator": Emulator(),
     "pc": BoardView("boot/grubenv", "grub/grubenv", grub.parse, _grub_memory),
     "virt-arm64": BoardView("boot/uboot.txt", "pv.env", bootenv.parse, _uboot_memory),
+    "virt-arm64-fat": BoardView("uboot.txt", "pv.env", bootenv.parse, _uboot_memory, on_boot=True),
 }
 
 
