@@ -34,6 +34,7 @@ class Lab:
         self.lxc_path = str(folder / "lxc")
         self.fifo = lxc.Fifo(self.lxc_path, run_dir="/run/lxc")
         self.pid = 0
+        self.unread: list[lxc.Event] = []
 
     def start(self) -> int:
         own = [
@@ -65,10 +66,12 @@ class Lab:
         poll = select.poll()
         poll.register(self.fifo.fileno(), select.POLLIN)
         while time.monotonic() < deadline:
-            poll.poll(1000)
-            for event in self.fifo.read():
+            while self.unread:  # one read may bring several: what comes after the one that is waited for is kept
+                event = self.unread.pop(0)
                 if event.name == self.name and event.kind == kind and value in (None, event.value):
                     return event
+            poll.poll(1000)
+            self.unread += self.fifo.read()
         pytest.fail(f"no such event: {kind} {value}; {lxc.tail(str(self.folder / 'lxc.log'))}")
 
     def reap(self) -> None:
