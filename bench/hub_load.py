@@ -104,7 +104,7 @@ async def poll(order: dict[str, Any]) -> dict[str, float]:
         waiting.append(done)
         await loop.create_connection(
             lambda done=done: Poller(source, latencies_s, done, end_s), "127.0.0.1", order["port"]
-        )  # type: ignore[misc]
+        )  # type: ignore[misc]  # a default binds it now
     await asyncio.gather(*waiting)
     elapsed_s = time.perf_counter() - started_s
     latencies_s.sort()

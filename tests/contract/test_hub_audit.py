@@ -64,7 +64,7 @@ def test_each_change_leaves_an_entry(world: World) -> None:
         assert 200 <= answer < 300, f"{key} is refused: it belongs to NEEDS_MORE"
         if key == "POST /auth/accounts" or (" /orgs/" in key and key != "DELETE /orgs/{org}"):
             continue  # in the new account's own log, and in the organisation's: see below
-        newest = [entry for entry in log_of(owner) if entry["seq"] > before and entry["action"] == key]  # type: ignore[operator]
+        newest = [entry for entry in log_of(owner) if entry["seq"] > before and entry["action"] == key]  # type: ignore[operator]  # plain values that the test knows
         assert len(newest) >= 1, f"{key} left no entry"
         assert newest[0]["actor"] == "prn:pantahub.com:auth:/user1"
 
@@ -190,7 +190,7 @@ def _fields(entry: audit.Entry) -> dict[str, object]:
 def test_each_field_is_bound(name: str) -> None:
     entries = chain(3)
     assert audit.fault(entries) == ""
-    entries[1] = audit.Entry(**{**_fields(entries[1]), name: "changed"})  # type: ignore[arg-type]
+    entries[1] = audit.Entry(**{**_fields(entries[1]), name: "changed"})  # type: ignore[arg-type]  # plain values that the test knows
     assert audit.fault(entries).startswith("entry 2 was changed")
 
 

@@ -181,7 +181,7 @@ def test_what_is_pending_survives_the_hub(user: Caller, receiver: Receiver, hub:
         again = Caller(client).login("user1", "user1")
         for made in again.get("/webhooks/").json():
             again.delete(f"/webhooks/{made['id']}").raise_for_status()
-        user.client.base_url = hub.url  # type: ignore[assignment]
+        user.client.base_url = hub.url  # type: ignore[assignment]  # the setter takes a text too
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_the_socket_is_there_again_when_either_side_starts_again_and_goes_with_t
     for short in ("take", "give"):
         pid = device.init(short)
         device.ask(op="restart", name=device.name(short))
-        device.until(lambda short=short, pid=pid: device.containers()[short]["pid"] and device.are("STARTED", short))  # type: ignore[misc]
+        device.until(lambda short=short, pid=pid: device.containers()[short]["pid"] and device.are("STARTED", short))  # type: ignore[misc]  # defaults bind it now
         device.until(lambda: device.inside("take", TARGET).is_socket())
         assert device.init(short) != pid
     Server(device.init("give"), echo)

@@ -190,7 +190,7 @@ def _pairs_hook(
         made: dict[str, JsonValue] = dict(pairs)
         if len(made) != len(pairs):
             seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add() gives None: only remembers
             duplicates.append((made, twice))
         return made
 

@@ -30,7 +30,7 @@ class BricklessError(Exception):
 class UserError(BricklessError):
     """A mistake of the one who called; `id` is a stable kebab-case name for scripts and for the documentation."""
 
-    def __init__(self, id: str, message: str, *, context: str = "", hint: str = "") -> None:  # noqa: A002
+    def __init__(self, id: str, message: str, *, context: str = "", hint: str = "") -> None:  # noqa: A002 an error's identity is called so everywhere
         """Name the mistake by `id` beside the text for people."""
         super().__init__(message, context=context, hint=hint)
         self.id = id

@@ -51,9 +51,9 @@ EARLY = (
     Early("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
     Early("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755"),
     Early("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666"),
-    Early("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=25%"),  # noqa: S108
+    Early("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=25%"),  # noqa: S108 the mount point, no file in it
     Early("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=25%"),
-    Early("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=25%"),  # noqa: S108
+    Early("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=25%"),  # noqa: S108 the mount point, no file in it
 )
 
 

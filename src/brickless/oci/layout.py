@@ -172,7 +172,7 @@ def _as_json(descriptor: Descriptor) -> dict[str, object]:
         platform = descriptor.platform
         value["platform"] = {"os": platform.os, "architecture": platform.architecture}
         if platform.variant:
-            value["platform"] = {**value["platform"], "variant": platform.variant}  # type: ignore[dict-item]
+            value["platform"] = {**value["platform"], "variant": platform.variant}  # type: ignore[dict-item]  # both are texts: JSON of ours
     if descriptor.annotations:
         value["annotations"] = dict(descriptor.annotations)
     return value

@@ -67,7 +67,7 @@ class Entry:
         "xattrs",
     )
 
-    def __init__(self, name: bytes, type: bytes = FILE, *, mode: int = 0o644, link: bytes = b"", size: int = 0) -> None:  # noqa: A002
+    def __init__(self, name: bytes, type: bytes = FILE, *, mode: int = 0o644, link: bytes = b"", size: int = 0) -> None:  # noqa: A002 the standard's own field name
         self.name = name
         self.type = type
         self.mode = mode

@@ -131,11 +131,11 @@ class Group(click.Group):
         """Global flags count only before the command word (pvr.md 1.1)."""
         return super().parse_args(ctx, normalise(args, self.get_params(ctx), stop_at_positional=True))
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's signature
         """The names, without aliases, in the order of the table."""
         return list(self.registry)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 click's signature
         """Import the command behind a name or an alias."""
         name = self.names.get(cmd_name)
         if name is None:
@@ -155,7 +155,7 @@ class Group(click.Group):
             raise Failed(error, UNKNOWN_COMMAND)
         return command.name, command, args[1:]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's signature
         """List the commands from the table, without importing any."""
         rows = [
             (", ".join((name, *entry.aliases)), entry.summary)

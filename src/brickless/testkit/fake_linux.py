@@ -316,4 +316,4 @@ class FakeDevice:
 
     def ask(self, **question: object) -> dict[str, object]:
         """A request, as the agent sends it."""
-        return dict(self.supervisor.request(question))  # type: ignore[arg-type]
+        return dict(self.supervisor.request(question))  # type: ignore[arg-type]  # questions of tests are JSON

@@ -55,7 +55,7 @@ class Cluster:
 
     def sever(self, name: str) -> None:
         """End every connection to the database `name`, as a failover does."""
-        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 the name is ours
         self._run("psql", "-h", self.folder, "-U", "hub", "-d", "postgres", "-c", statement, purpose="severing")
 
     def drop(self, name: str) -> None:

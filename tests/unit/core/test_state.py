@@ -50,7 +50,7 @@ def test_real_states_are_accepted(shared_fixtures: Path) -> None:
 
 def test_the_fault_is_named_by_its_exact_path() -> None:
     entries = state()
-    entries["web/run.json"]["storage"]["data"]["persistence"] = "forever"  # type: ignore[index]
+    entries["web/run.json"]["storage"]["data"]["persistence"] = "forever"  # type: ignore[index]  # JSON that the test knows
     with pytest.raises(StateError) as caught:
         parse(entries)
     assert caught.value.path == "web/run.json: .storage.data.persistence"
@@ -62,7 +62,7 @@ def test_the_fault_is_named_by_its_exact_path() -> None:
 
 def test_unknown_keys_are_kept() -> None:
     entries = state(**{"elsewhere/x.json": {"y": None}, "network-mapping.json": {}})
-    entries["web/run.json"]["x-vendor"] = {"a": 1}  # type: ignore[index]
+    entries["web/run.json"]["x-vendor"] = {"a": 1}  # type: ignore[index]  # JSON that the test knows
     made = parse(entries)
     assert made.containers["web"].extra == {"x-vendor": {"a": 1}}
     assert made.jsons["elsewhere/x.json"] == {"y": None}
@@ -122,5 +122,5 @@ def test_inline_or_object(path: str, value: canonical.JsonValue, inline: bool) -
 )
 def test_automodfw_is_on_unless_it_says_no(value: object, on: bool) -> None:
     entries = state()
-    entries["web/run.json"]["automodfw"] = value  # type: ignore[index]
+    entries["web/run.json"]["automodfw"] = value  # type: ignore[index]  # JSON that the test knows
     assert parse(entries).containers["web"].automodfw is on

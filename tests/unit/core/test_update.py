@@ -14,7 +14,7 @@ class Run:
     """Feeds events and keeps what the machine asked for."""
 
     def __init__(self, rev: str = "7", **more: object) -> None:
-        self.state: UpdateState = start(rev, previous="3", **more)  # type: ignore[arg-type]
+        self.state: UpdateState = start(rev, previous="3", **more)  # type: ignore[arg-type]  # plain values that the test knows
         self.last: tuple[u.Action, ...] = ()
         self.statuses: list[tuple[Status, str]] = []
 

@@ -119,6 +119,6 @@ def test_members_and_extract_read_a_real_package(tmp_path: Path) -> None:
 def test_a_damaged_package_is_an_error(tmp_path: Path) -> None:
     deb = make_deb(tmp_path)
     deb.write_bytes(deb.read_bytes()[:-200])
-    with pytest.raises(process.ProcessError, match=r"read the package hello_1\.0_all\.deb failed"):  # noqa: SIM117
+    with pytest.raises(process.ProcessError, match=r"read the package hello_1\.0_all\.deb failed"):  # noqa: SIM117 one line would be too long
         with debian.members(deb) as stream:
             stream.read()

@@ -88,7 +88,7 @@ def pull(tmp_path: Path) -> Callable[..., tuple[Fake, bytes]]:
             return fake, b"".join(image.layers[0].chunks())
 
     fakes: list[Fake] = []
-    run.fakes = fakes  # type: ignore[attr-defined]
+    run.fakes = fakes  # type: ignore[attr-defined]  # for the tests that look at them
     return run
 
 

@@ -63,7 +63,7 @@ CA_TRUST = Trust(roots=(CA,))
 
 
 def signed(part: str = "web", **rule: object) -> tuple[str, dict[str, JsonValue]]:
-    made = signing.part_rule(part, **rule)  # type: ignore[arg-type]
+    made = signing.part_rule(part, **rule)  # type: ignore[arg-type]  # plain values that the test knows
     return signing.signature_path(part), signing.sign(STATE, made, FileSigner(RSA), chain=[LEAF])
 
 
@@ -329,7 +329,7 @@ def test_real_signatures_verify_except_the_one_that_was_edited(shared_fixtures: 
                 entries, name, document, Trust(roots=(leaf,)), at=leaf.not_valid_before_utc + timedelta(days=1)
             )
             (good if verdict.valid else bad).add((name, signature.protected, signature.signature))
-            rebuilt = signing.header_bytes(leaf.public_key(), signature.rule, chain)  # type: ignore[arg-type]
+            rebuilt = signing.header_bytes(leaf.public_key(), signature.rule, chain)  # type: ignore[arg-type]  # plain values that the test knows
             assert jws.b64url(rebuilt) == signature.protected, "our header is not theirs, byte for byte"
     assert {name for name, *_ in bad} == {"_sigs/_hostconfig.json"}
     assert len(good) == 11

@@ -133,9 +133,9 @@ def test_a_log_line_has_its_columns() -> None:
     )
 )
 def test_no_entry_of_a_hub_breaks_a_line_or_reaches_the_terminal(entry: dict[str, object]) -> None:
-    line = tables.log_line(entry, UTC)  # type: ignore[arg-type]
+    line = tables.log_line(entry, UTC)  # type: ignore[arg-type]  # plain values that the test knows
     assert not set(line) & {chr(code) for code in range(32)} - {"\t"}
-    tables.table(tables.PS_COLUMNS, [tables.ps_row(entry, NOW)])  # type: ignore[arg-type]
+    tables.table(tables.PS_COLUMNS, [tables.ps_row(entry, NOW)])  # type: ignore[arg-type]  # plain values that the test knows
 
 
 def test_a_meter_says_how_much_and_how_fast_and_makes_room_for_talk(

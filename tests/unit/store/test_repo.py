@@ -425,7 +425,7 @@ def test_the_history_is_bounded(repo: Repository, monkeypatch: pytest.MonkeyPatc
 )
 def test_entries_that_cannot_be_files_are_refused(entries: dict[str, object]) -> None:
     with pytest.raises(HostileInputError, match="a state"):
-        check_entries(entries, source="a state")  # type: ignore[arg-type]
+        check_entries(entries, source="a state")  # type: ignore[arg-type]  # plain values that the test knows
 
 
 NAMES = st.text(alphabet="ab.é ", min_size=1, max_size=4).filter(lambda n: n.strip(". ") and not n.startswith(".pv"))

@@ -85,11 +85,11 @@ class LocalUpdate:
             if isinstance(action, Persist):
                 self._storage.write_progress(machine.rev, action.progress.to_json())
             elif isinstance(action, Check):
-                work = lambda: self._check(machine.rev)  # noqa: E731
+                work = lambda: self._check(machine.rev)  # noqa: E731 one of three, called once below
             elif isinstance(action, Install):
-                work = lambda: self._install(machine.rev)  # noqa: E731
+                work = lambda: self._install(machine.rev)  # noqa: E731 one of three, called once below
             elif isinstance(action, HandOver):
-                work = lambda: self._hand_over(machine.rev, reboot=reboot)  # noqa: E731
+                work = lambda: self._hand_over(machine.rev, reboot=reboot)  # noqa: E731 one of three, called once below
         return work
 
     def _check(self, rev: str) -> Event:

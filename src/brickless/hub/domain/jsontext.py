@@ -130,7 +130,7 @@ def canonical_object(members: Iterable[tuple[str, object]]) -> Raw:
     """A canonical JSON object from members in any order; `Raw` values must be canonical already."""
     parts = []
     for key, value in sorted(members, key=lambda member: member[0].encode()):
-        text = bytes(value) if isinstance(value, Raw) else canonical.dumps(value)  # type: ignore[arg-type]
+        text = bytes(value) if isinstance(value, Raw) else canonical.dumps(value)  # type: ignore[arg-type]  # members hold JSON
         parts.append(canonical.dumps(key) + b":" + text)
     return Raw(b"{" + b",".join(parts) + b"}")
 

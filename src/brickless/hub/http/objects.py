@@ -46,7 +46,7 @@ class ObjectRoutes:
         return Service("/objects/", routes)
 
     def _access(self, request: Request, record: object) -> Access:
-        return self._objects.access(request.caller, record, f"{self._base_url(request)}/objects")  # type: ignore[arg-type]
+        return self._objects.access(request.caller, record, f"{self._base_url(request)}/objects")  # type: ignore[arg-type]  # callers give an object's record
 
     async def list(self, request: Request) -> Response:
         """GET /objects/."""

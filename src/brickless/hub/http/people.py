@@ -135,19 +135,19 @@ class ChangeRoutes:
     async def devices(self, request: Request) -> Response:
         """GET /changes/devices."""
         asked = self._asked(request)
-        found = await self._changes.devices(request.caller, **asked)  # type: ignore[arg-type]
+        found = await self._changes.devices(request.caller, **asked)  # type: ignore[arg-type]  # the query's names are checked above
         return self._page(request, asked, [(item.modified_ms, encoding.device(Shown(item))) for item in found])
 
     async def trails(self, request: Request) -> Response:
         """GET /changes/trails."""
         asked = self._asked(request)
-        found = await self._changes.trails(request.caller, **asked)  # type: ignore[arg-type]
+        found = await self._changes.trails(request.caller, **asked)  # type: ignore[arg-type]  # the query's names are checked above
         return self._page(request, asked, [(item.last_touched_ms, encoding.trail(item)) for item in found])
 
     async def steps(self, request: Request) -> Response:
         """GET /changes/steps."""
         asked = self._asked(request)
-        found = await self._changes.steps(request.caller, **asked)  # type: ignore[arg-type]
+        found = await self._changes.steps(request.caller, **asked)  # type: ignore[arg-type]  # the query's names are checked above
         return self._page(request, asked, [(item.modified_ms, encoding.step(item)) for item in found])
 
     async def overview(self, request: Request) -> Response:

@@ -31,7 +31,7 @@ _STEPS = "steps"
 
 def canonical(value: object) -> Response:
     """An answer in canonical JSON."""
-    return Response(value if isinstance(value, Raw) else Raw(core_canonical.dumps(value)))  # type: ignore[arg-type]
+    return Response(value if isinstance(value, Raw) else Raw(core_canonical.dumps(value)))  # type: ignore[arg-type]  # callers give JSON
 
 
 def autolink(request: Request) -> bool:

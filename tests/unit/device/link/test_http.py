@@ -91,7 +91,7 @@ def transport(timeout_s: float = 2.0, proxy: Proxy | None = None) -> Transport:
     def no_tls() -> object:
         raise AssertionError("no TLS in these tests")
 
-    return Transport(timeout_s, no_tls, proxy, "Test/1")  # type: ignore[arg-type]
+    return Transport(timeout_s, no_tls, proxy, "Test/1")  # type: ignore[arg-type]  # the fake has what is used
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -203,7 +203,7 @@ def test_any_bytes_are_an_answer_or_an_error_of_ours(junk: bytes) -> None:
 
 def test_silence_ends_after_the_timeout(canned: Callable[..., tuple[Client, Canned]]) -> None:
     done = threading.Event()
-    client, _ = canned([lambda sock: done.wait(5)], timeout_s=0.2)  # type: ignore[list-item,return-value]
+    client, _ = canned([lambda sock: done.wait(5)], timeout_s=0.2)  # type: ignore[list-item,return-value]  # what wait() gives is not looked at
     began = time.monotonic()
     with pytest.raises(HubUnreachableError, match="did not answer in time"):
         client.request("GET", "/")

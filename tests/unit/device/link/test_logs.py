@@ -45,7 +45,7 @@ def config(tmp_path: Path) -> Config:
 
 def push(config: Config, tmp_path: Path, sink: Sink, said: list[str] | None = None) -> LogPush:
     made = LogPush(config, str(tmp_path), (said if said is not None else []).append)
-    made.push(sink)  # type: ignore[arg-type]
+    made.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     return made
 
 
@@ -83,7 +83,7 @@ def test_a_rotated_file_begins_anew(tmp_path: Path, config: Config) -> None:
     pushing = push(config, tmp_path, sink)
     path.rename(path.with_name("a.log.1.gz"))
     write(tmp_path, "7/web/a.log", "new\n")
-    pushing.push(sink)  # type: ignore[arg-type]
+    pushing.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     assert sink.lines == ["one", "two", "new"]
 
 
@@ -108,7 +108,7 @@ def test_what_waited_too_long_is_passed_over_and_said(tmp_path: Path, config: Co
     sink = Sink()
     pushing = push(config, tmp_path, sink)
     for _ in range(5):
-        pushing.push(sink)  # type: ignore[arg-type]
+        pushing.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     assert sink.lines[0] == "brickless: 6904 bytes of this log were passed over"
     assert sink.lines[-1] == "line 00999"
     assert len(sink.lines) == 1 + 373, "4096 bytes of lines, the first one of them not whole"
@@ -120,7 +120,7 @@ def test_batches_are_bounded(tmp_path: Path, config: Config) -> None:
     sink = Sink()
     pushing = push(config, tmp_path, sink)
     for _ in range(10):
-        pushing.push(sink)  # type: ignore[arg-type]
+        pushing.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     assert all(len(batch) <= 200 for batch in sink.batches)
     assert "".join(sink.lines) == "x" * 100_000 + "y" * 500
 
@@ -141,9 +141,9 @@ def test_what_may_pass_is_sent_again(tmp_path: Path, config: Config, status: int
     sink.status = status
     pushing = LogPush(config, str(tmp_path), lambda _: None)
     with pytest.raises(HubRefusedError):
-        pushing.push(sink)  # type: ignore[arg-type]
+        pushing.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     sink.status = 0
-    pushing.push(sink)  # type: ignore[arg-type]
+    pushing.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     assert sink.lines == ["one"]
 
 
@@ -164,7 +164,7 @@ def test_pieces_that_were_moved_aside_are_not_sent_again(tmp_path: Path, config:
     write(tmp_path, "7/web/a.log", "three\n")  # not sent yet when it is moved
     first.rename(first.with_name("a.log.1"))
     write(tmp_path, "7/web/a.log", "four\n")
-    pusher.push(sink)  # type: ignore[arg-type]
+    pusher.push(sink)  # type: ignore[arg-type]  # the fake has what is used
     first.with_name("a.log.1").rename(first.with_name("a.log.2"))
     pusher.close()
     push(config, tmp_path, sink)

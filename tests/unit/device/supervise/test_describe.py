@@ -71,7 +71,7 @@ def test_a_revision_that_runs_is_ready(tmp_path: Any) -> None:
 def test_a_container_is_described_as_the_contract_says(tmp_path: Any) -> None:
     one = device(tmp_path, web={"roles": ["mgmt"]})
     one.run_for(25)
-    (web,) = one.ask(op="status")["containers"]  # type: ignore[misc]
+    (web,) = one.ask(op="status")["containers"]  # type: ignore[misc]  # JSON that the test knows
     assert web.pop("pid") > 0
     assert web == {
         "name": "web",
@@ -97,7 +97,7 @@ def test_a_crash_loop_is_not_called_ready(tmp_path: Any) -> None:
     one.run_for(2)
     answer = one.ask(op="status")
     assert answer["status"] == "RECOVERING"
-    assert answer["groups"][1]["status"] == "RECOVERING"  # type: ignore[index]
+    assert answer["groups"][1]["status"] == "RECOVERING"  # type: ignore[index]  # JSON that the test knows
 
 
 def test_who_was_stopped_by_a_user_lowers_nothing(tmp_path: Any) -> None:
@@ -107,7 +107,7 @@ def test_who_was_stopped_by_a_user_lowers_nothing(tmp_path: Any) -> None:
     one.run_for(10)
     answer = one.ask(op="status")
     assert answer["status"] == "READY"
-    assert answer["containers"][0]["user_stopped"] == "true"  # type: ignore[index]
+    assert answer["containers"][0]["user_stopped"] == "true"  # type: ignore[index]  # JSON that the test knows
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ SHA = "a" * 64
 
 
 def steps(tmp_path: Path, *, verity: bool = False, disks: list[object] | None = None, **run: object) -> list[Step]:
-    files = {name.removeprefix("dm:"): SHA for name in ["root.squashfs", *run.get("volumes", [])]}  # type: ignore[misc]
+    files = {name.removeprefix("dm:"): SHA for name in ["root.squashfs", *run.get("volumes", [])]}  # type: ignore[misc]  # plain values that the test knows
     device = {"groups": [{"name": "app"}], **({"disks": disks} if disks else {})}
     entries = {
         "#spec": "pantavisor-service-system@1",
