@@ -424,6 +424,10 @@ def test_a_proxy_is_used_as_asked(pvr: Any, hub: FakeHub, monkeypatch: pytest.Mo
     monkeypatch.setenv("http_proxy", hub.url)
     pvr("get", "http://hub.invalid/me/dev", code=3)
     assert wanted.pop() == "http://hub.invalid/me/dev/.pvrremote"
+    # Registries as well.
+    image = ("app", "add", "web", "--from", "registry.invalid/web:1", "--source", "remote", "--plain-http")
+    pvr(*image, code=3)
+    assert wanted.pop().startswith("http://registry.invalid/v2/web/")
     pvr("--http-proxy", "no", "get", "http://hub.invalid/me/dev", code=3)
     monkeypatch.setenv("PVR_HTTP_PROXY", "no")
     pvr("get", "http://hub.invalid/me/dev", code=3)

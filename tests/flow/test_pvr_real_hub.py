@@ -104,6 +104,30 @@ def test_a_day_with_a_device(pvr: Any, hub: HubProcess, owner: Caller, device: D
     assert not (copy / "notes.json").exists()
 
 
+def test_old_revisions_are_listed_and_taken(pvr: Any, owner: Caller, device: DeviceCaller, tmp_path: Path) -> None:
+    nick = nick_of(owner, device)
+    pvr("clone", f"user1/{nick}")
+    work = tmp_path / nick
+    for number in (1, 2):
+        (work / "notes.json").write_text(json.dumps({"made": number}))
+        pvr("commit", "-m", f"number {number}", cwd=work)
+        pvr("post", "-m", f"number {number}", cwd=work)
+    rows = json.loads(pvr("log", "--json", f"user1/{nick}").stdout)
+    assert [(row["rev"], row["commit-msg"]) for row in rows[:2]] == [(2, "number 2"), (1, "number 1")]
+    assert json.loads(pvr("inspect", "-c", f"user1/{nick}/1").stdout)["notes.json"] == {"made": 1}
+    assert json.loads(pvr("diff", f"user1/{nick}/0", f"user1/{nick}/2").stdout) == {"notes.json": {"made": 2}}
+    pvr("clone", f"user1/{nick}/0", "old")
+    assert json.loads((tmp_path / "old/notes.json").read_text()) == {"made": "factory"}
+    # Its posts go to the trail, whatever revision it began with.
+    config = json.loads((tmp_path / "old/.pvr/config").read_text())
+    assert config["DefaultPostUrl"].endswith(f"/user1/{nick}")
+    assert "one revision" in pvr("post", f"user1/{nick}/0", cwd=tmp_path / "old", code=2).stderr
+    pvr("post", cwd=tmp_path / "old")
+    assert json.loads(pvr("stepinfo", f"user1/{nick}").stdout)["rev"] == 3
+    pvr("clone", f"user1/{nick}/99", "none", code=7)
+    pvr("clone", f"user1/{nick}/x", "none", code=7)
+
+
 def test_accounts_and_devices(pvr: Any, owner: Caller, device: DeviceCaller, tmp_path: Path) -> None:
     assert "LoggedIn Successfully!" in pvr("login").stdout
     auth = tmp_path / "home/.pvr/auth.json"

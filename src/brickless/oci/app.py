@@ -386,7 +386,8 @@ def _make_rootfs(repo_dir: Path, folder: Path, src: dict[str, Any], source: str,
         if is_url(source):
             folder_name = stack.enter_context(tempfile.TemporaryDirectory(prefix="brickless-rootfs-", dir=build.spool))
             path = Path(folder_name, "rootfs.tar")
-            download(source, path, limits=build.limits, heard=build.access.heard)
+            access = build.access
+            download(source, path, limits=build.limits, heard=access.heard, timeout_s=access.timeout_s)
         if path.is_dir():
             flattener.add(FolderLayer(path, os.geteuid() == 0, build.report))
         elif path.is_file():

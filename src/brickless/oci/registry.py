@@ -67,6 +67,11 @@ class Access:
     mirrors: Mapping[str, str] | None = None
     # Hears how many bytes of layers came, as they come.
     heard: Callable[[int], None] = ignore_bytes
+    # How long a registry may be silent.
+    timeout_s: float = READ_TIMEOUT_S
+    # A proxy's URL, or whether the environment's (`https_proxy`, `no_proxy`) counts.
+    proxy: str | None = None
+    system_proxy: bool = False
 
 
 def is_loopback(host: str) -> bool:
@@ -104,9 +109,16 @@ class RegistryClient:
         self.base = f"{scheme}://{host}/v2/{reference.repository}"
         self._host = (scheme, host)
         self._authorization: str | None = None
-        timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        # trust_env off: no netrc, no proxy that the caller did not choose.
-        self._http = httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False, transport=transport)
+        timeout = httpx.Timeout(self._access.timeout_s, connect=min(CONNECT_TIMEOUT_S, self._access.timeout_s))
+        # Only a proxy that the caller chose; one of the environment is for hosts that are not this one.
+        trust_env = self._access.system_proxy and not is_loopback(host)
+        self._http = httpx.Client(
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=trust_env,
+            proxy=self._access.proxy,
+            transport=transport,
+        )
 
     def __enter__(self) -> RegistryClient:
         return self

@@ -119,14 +119,21 @@ def is_url(source: str) -> bool:
     return urlsplit(source).scheme in ("http", "https")
 
 
-def download(url: str, dest: Path, *, limits: Limits = DEFAULT, heard: Callable[[int], None] = ignore_bytes) -> None:
+def download(
+    url: str,
+    dest: Path,
+    *,
+    limits: Limits = DEFAULT,
+    heard: Callable[[int], None] = ignore_bytes,
+    timeout_s: float = READ_TIMEOUT_S,
+) -> None:
     """Fetch a tarball to a file; `heard` is told the bytes as they come.
 
     Raises `UserError` (rootfs-missing) with the server's status, `HostileInputError`.
     """
     import httpx
 
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
     try:
         with httpx.Client(timeout=timeout, trust_env=False) as http:
             for _ in range(MAX_REDIRECTS):

@@ -19,6 +19,8 @@ from brickless.oci.manifest import Platform
 from brickless.oci.registry import Access
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
+from brickless.pvr.http import proxy_of
+from brickless.pvr.pace import Pace
 from brickless.pvr.progress import Meter
 from brickless.store.repo import Repository
 
@@ -36,9 +38,18 @@ def building(
     docker = DockerConfig.load(Path(config, "config.json"), environment)
     credentials = Credentials(username, password) if username else None
     wanted = [platform] if platform else _committed_platforms(repo)
+    pace = Pace(env.limit_rate)
     with Meter(env, "Downloading layers") as meter:
+
+        def downloaded(count: int) -> None:
+            meter.add_bytes(count)
+            pace.took(count)
+
         access = Access(
-            heard=meter.add_bytes,
+            heard=downloaded,
+            timeout_s=env.timeout_s,
+            proxy=proxy_of(env),
+            system_proxy=env.http_proxy == "system",
             credentials=credentials,
             docker=docker,
             plain_http=bool(more.get("plain_http")),

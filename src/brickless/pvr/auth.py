@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from brickless.core import canonical
@@ -93,13 +95,29 @@ class TokenCache:
     def put(self, key: str, token: Token) -> None:
         """Store a token, atomically and readable by its owner only."""
         value: JsonValue = {"Name": "", "access-token": token.access, "refresh-token": token.refresh}
+        with self._changing() as tokens:
+            tokens[key] = value
+
+    def forget(self, which: Callable[[str], bool]) -> list[str]:
+        """Remove the tokens of the endpoints for which `which` holds; their keys."""
+        if not self.endpoints():
+            return []
+        with self._changing() as tokens:
+            gone = sorted(key for key in tokens if which(key.partition(" realm=")[0]))
+            for key in gone:
+                del tokens[key]
+        return gone
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, JsonValue]]:
+        """The tokens, to be changed: written back at the end, in one step."""
         with self._guard:
             atomic.make_dirs(self._dir, mode=0o700)
             with lock(os.path.join(self._dir, "auth.lock"), timeout_s=_LOCK_TIMEOUT_S):
                 document = self._load()
                 tokens = document["tokens"]
                 assert isinstance(tokens, dict)  # noqa: S101 - `_load` sees to it
-                tokens[key] = value
+                yield tokens
                 data = escaped_text(document, indent="    ").encode()
                 atomic.write_file(self._path, data, mode=0o600)
 

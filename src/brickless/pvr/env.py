@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from brickless.core.canonical import JsonInput, JsonValue
+from brickless.pvr import colour
+from brickless.store import discovery
 from brickless.store.jsontext import canonical_text, escaped_text
 from brickless.store.repo import Repository
 
@@ -22,17 +24,20 @@ class Env:
     __slots__ = (
         "access_token",
         "api_base",
+        "colour",
         "config_dir",
         "debug",
         "directory",
         "http_proxy",
         "insecure",
         "json",
+        "limit_rate",
         "parallel",
         "parent",
         "password",
         "quiet",
         "repo_base",
+        "timeout_s",
         "user",
         "verify",
     )
@@ -41,17 +46,23 @@ class Env:
         self.access_token = ""
         self.api_base = API_BASE
         self.repo_base = REPO_BASE
+        #: auto, always or never.
+        self.colour = "auto"
         self.config_dir = ""
         self.debug = False
         self.directory = "."
         self.http_proxy = "system"
         self.insecure = False
         self.json = False
+        #: Bytes a second that all transfers together may take; 0: as fast as it goes.
+        self.limit_rate = 0
         self.parallel = 5
         #: The flags of a group (`pvr sig --key ... add`), for the command behind it.
         self.parent: dict[str, Any] = {}
         self.password = ""
         self.quiet = False
+        #: How long a server may be silent.
+        self.timeout_s = 60.0
         self.user = ""
         #: Trust anchors (PEM) which must have signed all that is taken over; empty: nothing is demanded.
         self.verify = ""
@@ -62,8 +73,13 @@ class Env:
         return os.path.join(self.config_dir, "objects")
 
     def repository(self) -> Repository:
-        """The repository in the current folder. Raises UserError when there is none."""
-        return Repository.open(self.directory)
+        """The repository that the current folder is in. Raises UserError when there is none."""
+        return Repository.open(discovery.find(self.directory))
+
+    def paths_here(self, repo: Repository, patterns: Iterable[str]) -> list[str]:
+        """Paths and patterns of the command line, meant from the current folder, for one who counts from the root."""
+        here = os.path.abspath(self.directory)
+        return [*patterns] if here == repo.dir else [os.path.join(here, pattern) for pattern in patterns]
 
     def out(self, text: str) -> None:
         """A line of data."""
@@ -76,7 +92,8 @@ class Env:
 
     def warn(self, text: str) -> None:
         """A line that --quiet does not silence."""
-        print(f"WARNING: {text}", file=sys.stderr, flush=True)
+        word = colour.paint("WARNING:", colour.YELLOW) if colour.wanted(2, self.colour) else "WARNING:"
+        print(f"{word} {text}", file=sys.stderr, flush=True)
 
     def trace(self, text: str) -> None:
         """A line for --debug."""
@@ -92,6 +109,11 @@ class Env:
             return
         for line in lines:
             print(line)
+
+    def changes(self, value: JsonInput, lines: Iterable[str]) -> None:
+        """A result whose lines begin with a mark (`A path`); in colours on a terminal."""
+        shown = colour.wanted(1, self.colour)
+        self.result(value, map(colour.marked, lines) if shown else lines)
 
 
 def default_config_dir() -> str:

@@ -55,6 +55,18 @@ def fetch(env: Env, repo: Repository, reference: Reference, *, merge: bool) -> F
     return Fetched(count, entries, changed)
 
 
+def preview(
+    env: Env, repo: Repository, reference: Reference, *, merge: bool
+) -> tuple[dict[str, JsonValue], dict[str, JsonValue]]:
+    """The state before and after `fetch`, which is not done: no object is fetched, and nothing is written."""
+    before = repo.pristine()
+    with open_source(env, reference) as source:
+        incoming = source.state()
+    demand.check(env, incoming, reference.fragment, source=reference.text)
+    _warn_about_empty(env, reference, incoming)
+    return before, (fragments.merge if merge else fragments.get)(before, incoming, reference.fragment)
+
+
 def _warn_about_empty(env: Env, reference: Reference, incoming: dict[str, JsonValue]) -> None:
     for part in reference.fragment.include:
         if not any(path == part or path.startswith(f"{part}/") for path in incoming):
@@ -66,5 +78,5 @@ def _remember(repo: Repository, reference: Reference) -> None:
     values["DefaultGetUrl"] = reference.text
     if reference.remote:
         for key in ("DefaultPutUrl", "DefaultPostUrl"):
-            values[key] = values.get(key) or reference.text
+            values[key] = values.get(key) or reference.trail or reference.text
     repo.save_config()

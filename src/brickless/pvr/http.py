@@ -23,6 +23,7 @@ from brickless.pvr.auth import Challenge, TokenCache, parse_challenge
 from brickless.pvr.env import Env
 from brickless.pvr.errors import RefusedError, TransferError
 from brickless.pvr.login import Login
+from brickless.pvr.pace import Pace
 
 MAX_ANSWER_BYTES = 64 << 20
 MAX_ERROR_BYTES = 4096
@@ -87,6 +88,7 @@ class Client:
         """Prepare for the run's settings; connects to nobody yet."""
         self.env = env
         self.stop = threading.Event()
+        self.pace = Pace(env.limit_rate, self.stop.wait)
         self._cache = TokenCache(env.config_dir)
         self._login = Login(env, self._cache, self._send)
         self._tokens: dict[str, tuple[Challenge, str]] = {}
@@ -97,7 +99,7 @@ class Client:
             verify=not env.insecure,
             trust_env=env.http_proxy == "system",
             proxy=proxy,
-            timeout=httpx.Timeout(60.0, connect=20.0),
+            timeout=httpx.Timeout(env.timeout_s, connect=min(20.0, env.timeout_s)),
             follow_redirects=True,
             max_redirects=10,
             headers={"User-Agent": USER_AGENT},

@@ -159,7 +159,7 @@ def needed_by(repo: Repository) -> set[str]:
     Raises RepositoryError when one of them cannot be read.
     """
     needed = set(objects_of(repo.pristine()).values()) | {mark.sha for mark in repo.marks().values()}
-    for sha in {entry.sha for entry in history.entries(repo.meta)}:
+    for sha in history.needed(repo.meta):
         path = history.state_path(repo.meta, sha)
         try:
             needed |= set(objects_of(load_state(path)).values())

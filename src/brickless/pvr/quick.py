@@ -27,10 +27,13 @@ def quick(argv: tuple[str, ...]) -> int | None:
     # A variable may change what is asked, or be refused: the full program reads them.
     if as_json is None or any(name.startswith("PVR_") for name in os.environ):
         return None
+    from brickless.pvr import colour
     from brickless.store.snapshot import answer
 
     try:
         found = answer(".", as_json=as_json)
+        if found and not as_json and colour.wanted(1):
+            found = os.fsencode(colour.marked(os.fsdecode(found)))
         while found:
             found = found[os.write(1, found) :]
     except BrokenPipeError:

@@ -21,6 +21,8 @@ class Reference(NamedTuple):
     location: str
     fragment: Fragment
     text: str
+    #: Where the newest revision is, when `location` is an older one by its number (`user/device/REV`).
+    trail: str = ""
 
     @property
     def name(self) -> str:
@@ -32,7 +34,7 @@ class Reference(NamedTuple):
             for suffix in (".pvrexport", ".tgz", ".tar.gz", ".tar.bz2", ".tar"):
                 base = base.removesuffix(suffix)
             return base.removesuffix(".pvrexport")
-        parts = urlsplit(self.location)
+        parts = urlsplit(self.trail or self.location)
         if parts.path.rstrip("/") in {"", _DEVICE_PATH}:
             return parts.hostname or "device"
         return parts.path.rstrip("/").rpartition("/")[2]
@@ -65,7 +67,7 @@ def _url(text: str, location: str) -> str:
     raise UserError(
         "reference-scheme",
         f"{text!r} is no repository: {reason}.",
-        hint="Give a URL, a path, an IP address or user/device.",
+        hint="Give a URL, a path, an IP address, user/device or user/device/REV.",
     )
 
 
@@ -75,7 +77,7 @@ def _shorthand(text: str, location: str, fragment: Fragment, suffix: str, repo_b
         raise UserError(
             "reference-missing",
             f"{text!r} does not exist, and is neither a URL nor user/device.",
-            hint="Give a URL, a path, an IP address or user/device.",
+            hint="Give a URL, a path, an IP address, user/device or user/device/REV.",
         )
     if len(segments) == 1:
         raise UserError(
@@ -83,14 +85,16 @@ def _shorthand(text: str, location: str, fragment: Fragment, suffix: str, repo_b
             f"The device nick is missing in {text!r}.",
             hint=f"Write user/device, as in me/{segments[0]}. Nothing on this disk has that name either.",
         )
+    rev = segments.pop() if len(segments) == 3 and segments[2].isascii() and segments[2].isdigit() else ""
     if len(segments) > 2 or not all(segments):
         raise UserError(
             "reference-too-long",
             f"{text!r} is neither a path that exists nor of the form user/device.",
-            hint="Give a URL, a path, an IP address or user/device.",
+            hint="Give a URL, a path, an IP address, user/device or user/device/REV.",
         )
-    url = f"{repo_base}/{segments[0]}/{segments[1]}"
-    return Reference(True, url, fragment, url + suffix)
+    trail = f"{repo_base}/{segments[0]}/{segments[1]}"
+    url = f"{trail}/{rev}" if rev else trail
+    return Reference(True, url, fragment, url + suffix, trail if rev else "")
 
 
 def _device_url(location: str) -> str:

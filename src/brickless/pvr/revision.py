@@ -1,4 +1,4 @@
-"""What names a state on the command line: `HEAD`, `HEAD~2`, a hash, `.`, or any repository."""
+"""What names a state on the command line: `HEAD`, `HEAD~2`, a hash, a tag, `.`, or any repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from brickless.core.errors import UserError
 from brickless.pvr.env import Env
 from brickless.pvr.reference import resolve
 from brickless.pvr.source import open_source
-from brickless.store import history
+from brickless.store import discovery, history, tags
 from brickless.store.repo import Repository, load_state
 
 _HEAD = re.compile(r"(?:HEAD|@)(?:~([0-9]{1,4}))?")
@@ -29,6 +29,9 @@ def state_of(env: Env, text: str) -> dict[str, JsonValue]:
     if _HASH.fullmatch(text) and not os.path.exists(text):
         repo = env.repository()
         return load_state(_by_hash(repo, text))
+    tag = _tagged(env, text)
+    if tag:
+        return load_state(tag)
     with open_source(env, resolve(text, repo_base=env.repo_base)) as source:
         return source.state()
 
@@ -44,8 +47,17 @@ def _past(repo: Repository, back: int) -> str:
     return history.state_path(repo.meta, known[-1 - back].sha)
 
 
+def _tagged(env: Env, text: str) -> str:
+    """Where the state with this tag is kept; empty when there is none. A path needs `./` if a tag has its name."""
+    if not os.path.isdir(os.path.join(discovery.find(env.directory), ".pvr")):
+        return ""
+    repo = env.repository()
+    found = tags.load(repo.meta).get(text)
+    return history.state_path(repo.meta, found.sha) if found else ""
+
+
 def _by_hash(repo: Repository, prefix: str) -> str:
-    hits = sorted({entry.sha for entry in history.entries(repo.meta) if entry.sha.startswith(prefix)})
+    hits = sorted(sha for sha in history.needed(repo.meta) if sha.startswith(prefix))
     if len(hits) != 1:
         problem = "names no state" if not hits else f"names {len(hits)} states"
         raise UserError("revision-unknown", f"{prefix} {problem} of the history.", hint="See them with `pvr log`.")

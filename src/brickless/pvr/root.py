@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from types import MappingProxyType
 from typing import Any
 
@@ -9,8 +10,10 @@ import click
 
 from brickless.pvr.cli import Entry, Group, option
 from brickless.pvr.env import API_BASE, REPO_BASE, Env, default_config_dir
+from brickless.pvr.errors import CommandError, Failed
 
 _HERE = "brickless.pvr.commands."
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # A command whose name is a keyword of Python.
 _MODULES = {"import": "import_"}
 
@@ -29,6 +32,8 @@ COMMANDS = _table(
     ("init", ("i",), "Make a repository in this folder."),
     ("clone", ("c",), "Make a working copy of a device, a repository or an export."),
     ("add", ("a",), "Mark files for the next commit."),
+    ("rm", (), "Remove files from the tree and from the next commit."),
+    ("mv", (), "Rename a file or a folder of the tree."),
     ("status", ("s",), "Show which files a commit would add, change or remove."),
     ("diff", ("d",), "Show what changed, as a JSON merge patch."),
     ("json", ("j",), "Print the working tree as a state."),
@@ -49,11 +54,13 @@ COMMANDS = _table(
     ("app", (), "Containers: from images to apps."),
     ("sig", (), "Signatures over parts of a state."),
     ("login", ("lo",), "Log in to a hub."),
+    ("logout", (), "Forget the tokens of a hub."),
     ("whoami", ("wai",), "Show who you are at each hub."),
     ("register", ("reg",), "Make an account on a hub."),
     ("claim", ("cl",), "Make a device yours."),
     ("device", ("dev",), "Devices: create, get, set, ls, ps, logs."),
     ("log", ("history",), "Show the revisions of this repository or of a trail."),
+    ("tag", (), "Give a state a name, or list the names."),
     ("show", (), "Show a state for people: containers, sizes, what changed."),
     ("plan", (), "Show what a post would cost the device."),
     ("undo", (), "Take back the last change of the committed state."),
@@ -110,9 +117,34 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     show_default=True,
     help="Transfers at once.",
 )
+@option(
+    "--color",
+    "colour",
+    envvar="PVR_COLOR",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="Colours; auto: on a terminal, without NO_COLOR.",
+)
+@option(
+    "--timeout",
+    "timeout_s",
+    envvar="PVR_TIMEOUT",
+    type=click.FloatRange(1.0, 86400.0),
+    default=60.0,
+    show_default=True,
+    help="Seconds that a server may be silent.",
+)
+@option(
+    "--limit-rate",
+    envvar="PVR_LIMIT_RATE",
+    default="",
+    metavar="BYTES",
+    help="At most so many bytes a second, up and down together; as in 500K or 2M.",
+)
 @option("--quiet", "-q", is_flag=True, envvar="PVR_QUIET", help="No talk on stderr except errors and warnings.")
 @option("--verify", envvar="PVR_VERIFY", default="", help="Take nothing that these CAs or keys (PEM) did not sign.")
-@option("--chdir", "-C", default=".", help="Work in this folder.")
+@option("--chdir", "-C", default="", help="Work in this folder, as if pvr had been started there.")
 @option(
     "--version",
     "-v",
@@ -139,6 +171,29 @@ def root(env: Env, /, **flags: Any) -> None:
     env.user = flags["user"]
     env.password = flags["password"]
     env.parallel = flags["parallel"]
+    env.colour = flags["colour"]
+    env.timeout_s = flags["timeout_s"]
+    env.limit_rate = _rate(flags["limit_rate"])
     env.quiet = flags["quiet"]
     env.verify = flags["verify"]
-    env.directory = flags["chdir"]
+    _enter(flags["chdir"])
+
+
+def _enter(folder: str) -> None:
+    """Be in a folder until the command is over."""
+    if not folder:
+        return
+    try:
+        click.get_current_context().with_resource(chdir(folder))
+    except OSError as error:
+        raise Failed(CommandError(2, f"-C {folder}: {error.strerror}."), 2) from error
+
+
+def _rate(text: str) -> int:
+    """Bytes a second: a number, with K, M or G behind it for 1024, 1024² and 1024³; 0 when it is empty."""
+    if not text:
+        return 0
+    digits = text[:-1] if text[-1].upper() in _UNITS else text
+    if not (digits.isascii() and digits.isdigit() and int(digits)):
+        raise click.BadParameter(f"{text!r} is no number of bytes, as 500K or 2M.", param_hint="--limit-rate")
+    return int(digits) * _UNITS.get(text[-1].upper(), 1)

@@ -143,6 +143,7 @@ class _Download:
                     raise KeyboardInterrupt
                 partial.append(chunk)
                 self.meter.add_bytes(len(chunk))
+                self.client.pace.took(len(chunk))
 
 
 def upload(client: Client, objects_url: str, wanted: dict[str, str], store: ObjectStore, *, force: bool = False) -> int:
@@ -211,6 +212,7 @@ def _put(client: Client, url: str, sha: str, size: int, store: ObjectStore, mete
                 yield chunk
                 sent += len(chunk)
                 meter.add_bytes(len(chunk))
+                client.pace.took(len(chunk))
 
     try:
         content = chunks() if size else b""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from brickless.core import canonical
-from brickless.store import atomic
+from brickless.store import atomic, tags
 
 MAX_ENTRIES = 200
 _MAX_LOG_BYTES = 4 << 20
@@ -29,6 +29,11 @@ class Entry(NamedTuple):
     action: str
     message: str
     sha: str
+
+
+def needed(meta: str) -> set[str]:
+    """The hashes of all states that something names: a change that is kept, or a tag."""
+    return {entry.sha for entry in entries(meta)} | {tag.sha for tag in tags.load(meta).values()}
 
 
 def entries(meta: str) -> list[Entry]:
@@ -60,20 +65,22 @@ def record(meta: str, old_path: str, new: bytes, *, action: str, message: str) -
         with open(old_path, "rb") as file:
             old = file.read()
         if not known:
-            known.append(Entry(int(os.stat(old_path).st_mtime), "start", "", _keep(meta, old)))
+            known.append(Entry(int(os.stat(old_path).st_mtime), "start", "", keep(meta, old)))
         else:
-            _keep(meta, old)
-    known.append(Entry(int(time.time()), action, message, _keep(meta, new)))
+            keep(meta, old)
+    known.append(Entry(int(time.time()), action, message, keep(meta, new)))
     kept = known[-MAX_ENTRIES:]
     atomic.write_file(os.path.join(folder, "log"), b"".join(_line(entry) for entry in kept))
-    for gone in {entry.sha for entry in known} - {entry.sha for entry in kept}:
+    named = {tag.sha for tag in tags.load(meta).values()}
+    for gone in {entry.sha for entry in known} - {entry.sha for entry in kept} - named:
         atomic.discard(state_path(meta, gone))
 
 
-def _keep(meta: str, data: bytes) -> str:
+def keep(meta: str, data: bytes) -> str:
     """Store a state under its own hash; a state that is not canonical (fresh from `init`) under that of its bytes."""
     sha = canonical.sha256_hex(data)
     path = state_path(meta, sha)
+    atomic.make_dirs(os.path.dirname(path))
     if not os.path.exists(path):
         atomic.write_file(path, data)
     return sha

@@ -27,9 +27,11 @@ from brickless.core.canonical import JsonValue
 from brickless.core.errors import BricklessError, HostileInputError, JsonError, UserError
 from brickless.store import atomic, history, snapshot_write, worktree
 from brickless.store.entries import SPEC, SPEC_KEY, check_entries, is_file, is_inline, objects_of
+from brickless.store.ignore import Ignore
 from brickless.store.jsontext import escaped_text
 from brickless.store.lock import lock
 from brickless.store.objects import ObjectStore, read_chunks
+from brickless.store.selection import select
 from brickless.store.worktree import Folder, Found, StatCache
 
 MAX_STATE_BYTES = 64 << 20
@@ -80,11 +82,15 @@ class Change(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What `add` did: the marked paths, those it had to skip with the reason, the patterns that matched nothing."""
+    """What `add` did: the marked paths, those it had to skip with the reason, the patterns that matched nothing.
+
+    `executable` are new files that can be run here: a state keeps no permissions.
+    """
 
     paths: list[str]
     skipped: list[tuple[str, str]]
     unmatched: list[str]
+    executable: list[str]
 
 
 class Config:
@@ -236,7 +242,8 @@ class Repository:
             marks[name] = Mark(value.get("ForceObject") is True, str(value.get("Sha", "")))
         return marks
 
-    def _save_marks(self, marks: dict[str, Mark]) -> None:
+    def save_marks(self, marks: dict[str, Mark]) -> None:
+        """Write `.pvr/new`. Call under `lock`."""
         document: JsonValue = {
             path: {"ForceObject": mark.force_object, "Sha": mark.sha} for path, mark in marks.items()
         }
@@ -268,11 +275,12 @@ class Repository:
         entries: dict[str, JsonValue] = {key: value for key, value in pristine.items() if not is_file(key)}
         entries.setdefault(SPEC_KEY, SPEC)
         untracked: list[str] = []
+        ignore = Ignore.load(self.dir)
         for path, found in files.items():
             known = pristine.get(path)
             mark = marks.get(path)
             if known is None and mark is None and path not in pristine:
-                if not path.startswith(".pv/"):
+                if not path.startswith(".pv/") and not ignore.hides(path):
                     untracked.append(path)
                 continue
             as_object = (mark is not None and mark.force_object) or not is_inline(path, known)
@@ -309,12 +317,16 @@ class Repository:
 
     # Changes
 
-    def add(self, patterns: Iterable[str] = (), *, raw: bool = False) -> Added:
-        """Mark files for the next commit; no pattern, or `.`, means all (pvr.md 2.5). Call under `lock`."""
+    def add(self, patterns: Iterable[str] = (), *, raw: bool = False, dry_run: bool = False) -> Added:
+        """Mark files for the next commit; no pattern, or `.`, means all (pvr.md 2.5). Call under `lock`.
+
+        With `dry_run` nothing is marked: what it would be is told.
+        """
         files = worktree.scan(self.dir)
-        paths, unmatched = select(self.dir, files, list(patterns))
+        paths, unmatched = select(self.dir, files, list(patterns), hides=Ignore.load(self.dir).hides)
         cache = self.stat_cache()
         marks = self.marks()
+        before = marks.keys() | self.pristine().keys()
         added: list[str] = []
         skipped: list[tuple[str, str]] = []
         for path in paths:
@@ -328,9 +340,11 @@ class Repository:
             added.append(path)
             if files[path].symlink:
                 skipped.append((path, "is a symlink: its target's content is added, the link itself is not kept."))
-        self._save_marks(marks)
+        if not dry_run:
+            self.save_marks(marks)
         cache.save(files)
-        return Added(added, skipped, unmatched)
+        fresh = [path for path in added if path not in before and files[path].stat.st_mode & 0o111]
+        return Added(added, skipped, unmatched, fresh)
 
     def commit(
         self, message: str, *, spec: str = "", report: Callable[[Change], None] = lambda _: None
@@ -407,36 +421,6 @@ def compare(pristine: dict[str, JsonValue], working: Working) -> Status:
 def _equal(old: JsonValue, new: JsonValue) -> bool:
     # Nearly all entries are hashes: two of them need no walk through JSON.
     return old == new if isinstance(old, str) and isinstance(new, str) else canonical.equal(old, new)
-
-
-def select(root: str, files: dict[str, Found], patterns: list[str]) -> tuple[list[str], list[str]]:
-    """The files that `add` patterns name, and the patterns that name none.
-
-    A pattern is a path, a folder (all files below it: what users expect, pvr.md 2.5), or a glob over the whole path.
-    """
-    if not patterns or patterns == ["."]:
-        return [path for path in files if not path.startswith(".pv")], []
-    chosen: set[str] = set()
-    unmatched: list[str] = []
-    for pattern in patterns:
-        relative = os.path.relpath(pattern, root) if os.path.isabs(pattern) else os.path.normpath(pattern)
-        below = "" if relative == "." else relative + "/"
-        hits = {p for p in files if p == relative or p.startswith(below)} or {
-            p for p in files if glob_match(relative, p)
-        }
-        hits = {path for path in hits if path.partition("/")[0] not in {".pvr", ".pv"}}
-        if not hits:
-            unmatched.append(pattern)
-        chosen |= hits
-    return sorted(chosen), unmatched
-
-
-def glob_match(pattern: str, path: str) -> bool:
-    """Shell-like match of a whole path: `*`, `?` and `[]` stay within a component, there is no `**` (pvr.md 2.5)."""
-    from fnmatch import fnmatchcase
-
-    patterns, parts = pattern.split("/"), path.split("/")
-    return len(patterns) == len(parts) and all(map(fnmatchcase, parts, patterns))
 
 
 def load_state(path: str) -> dict[str, JsonValue]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from brickless.pvr import quick
+from brickless.pvr import colour, quick
 from brickless.store import snapshot_write
 
 PROGRAM = Path(sys.executable).with_name("pvr")
@@ -41,6 +41,21 @@ def repo(pvr: Any, tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_installed_program_is_the_launcher() -> None:
     assert PROGRAM.read_bytes() == (ROOT / "src/launcher/pvr").read_bytes()
+
+
+def test_a_known_status_is_coloured_too(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    def write(_fd: int, data: bytes) -> int:
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(colour, "wanted", lambda _fd: True)
+    assert quick.quick(("status",)) == 0
+    assert quick.quick(("status", "--json")) == 0
+    assert written[0] == b"\x1b[2m? new\x1b[0m\n"
+    assert json.loads(written[1])["untracked"] == ["new"]
 
 
 @pytest.mark.parametrize("word", ["status", "s"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 
-from brickless.pvr import cli
+from brickless.pvr import cli, dryrun
 from brickless.pvr.cli import option
 from brickless.pvr.env import Env
 from brickless.pvr.progress import Meter, watched
@@ -20,9 +20,13 @@ CHECKPOINT = "checkpoint.json"
 @option("--message", "-m", default=DEFAULT_MESSAGE, help="What changed and why.")
 @option("--spec", default="", help="Make the state one of this format (its #spec).")
 @option("--checkpoint", "-c", is_flag=True, help="Add checkpoint.json with the time: always a new state.")
-def command(env: Env, message: str, spec: str, checkpoint: bool) -> None:
+@option("--dry-run", "-n", is_flag=True, help="Only show what would be committed.")
+def command(env: Env, message: str, spec: str, checkpoint: bool, dry_run: bool) -> None:
     """Make the working tree the committed state. Objects go to the pool first, then the state changes in one step."""
     repo = env.repository()
+    if dry_run:
+        dryrun.tell(env, repo.pristine(), repo.working().entries)
+        return
     with repo.lock(), watched(env, repo, "Storing") as meter:
         if checkpoint:
             _write_checkpoint(repo)

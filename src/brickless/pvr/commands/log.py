@@ -18,14 +18,19 @@ def command(env: Env, repo: str, limit: int) -> None:
     if repo:
         _trail(env, repo, limit)
         return
-    from brickless.store import history
+    from brickless.store import history, tags
 
-    found = history.entries(env.repository().meta)[::-1][:limit]
+    meta = env.repository().meta
+    found = history.entries(meta)[::-1][:limit]
+    names: dict[str, list[str]] = {}
+    for name, tag in sorted(tags.load(meta).items()):
+        names.setdefault(tag.sha, []).append(name)
     lines = [
-        f"HEAD~{back:<4} {entry.sha[:10]}  {_time(entry.time_s)}  {entry.action:<8} {_one_line(entry.message)}"
+        f"HEAD~{back:<4} {entry.sha[:10]}  {time_text(entry.time_s)}  {entry.action:<8} {one_line(entry.message)}"
+        + "".join(f"  [{name}]" for name in names.get(entry.sha, ()))
         for back, entry in enumerate(found)
     ]
-    env.result([entry._asdict() for entry in found], lines)
+    env.result([{**entry._asdict(), "tags": names.get(entry.sha, [])} for entry in found], lines)
 
 
 def _trail(env: Env, text: str, limit: int) -> None:
@@ -47,7 +52,7 @@ def _trail(env: Env, text: str, limit: int) -> None:
     rows = [_row(step) for step in steps[:limit]]
     lines = [
         f"{row['rev']!s:>5} {str(row['state-sha'])[:10]}  {row['time']!s:<24.24}  {row['status']!s:<11} "
-        f"{_one_line(str(row['commit-msg']))}" + (f"  ({row['status-msg']})" if row["status-msg"] else "")
+        f"{one_line(str(row['commit-msg']))}" + (f"  ({row['status-msg']})" if row["status-msg"] else "")
         for row in rows
     ]
     env.result(rows, lines)
@@ -66,11 +71,13 @@ def _row(step: dict[str, JsonValue]) -> dict[str, JsonValue]:
     }
 
 
-def _time(seconds: int) -> str:
+def time_text(seconds: int) -> str:
+    """A time as people here read it."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The first line of a message, without what a terminal would obey."""
     from brickless.pvr.tables import printable
 
     return printable(text.partition("\n")[0])

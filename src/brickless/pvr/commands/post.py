@@ -11,7 +11,7 @@ from brickless.pvr.cli import argument, option
 from brickless.pvr.commands.get import BAD_REFERENCE
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
-from brickless.pvr.progress import watched
+from brickless.pvr.progress import human_size, watched
 from brickless.pvr.reference import Reference, resolve
 from brickless.store.entries import objects_of
 from brickless.store.repo import Repository
@@ -30,6 +30,7 @@ _CODES = BAD_REFERENCE | {"reference-no-device": 2}
 @option("--rev", default="-1", help="The revision's number (default: the next), or locals/NAME on a device.")
 @option("--force", "-f", is_flag=True, help="Upload objects again that the hub has.")
 @option("--wait", type=float, default=0.0, metavar="SECONDS", help="Wait so long until the device is done with it.")
+@option("--dry-run", "-n", is_flag=True, help="Only show what would be sent, and what the post would change.")
 def command(env: Env, /, repo: str, rev: str, **flags: Any) -> None:
     """Upload the objects that the hub lacks, and post the committed state as a new revision of the trail.
 
@@ -48,6 +49,9 @@ def command(env: Env, /, repo: str, rev: str, **flags: Any) -> None:
         with Client(env) as client:
             client.name_host(reference.location)
             remote = hub.discover(client, reference.location)
+            if flags["dry_run"]:
+                _preview(env, hub.state(client, remote), entries, here)
+                return
             send_objects(env, client, remote, here, entries, force=flags["force"])
             document[remote.state_key] = entries
             step = hub.post_step(client, remote, document)
@@ -59,6 +63,15 @@ def command(env: Env, /, repo: str, rev: str, **flags: Any) -> None:
     if flags["wait"] > 0:
         told |= _wait(env, remote, step, flags["wait"])
     env.result(told)
+
+
+def _preview(env: Env, there: dict[str, JsonValue], entries: dict[str, JsonValue], repo: Repository) -> None:
+    from brickless.pvr import dryrun, hub
+
+    shas = set(objects_of(entries).values()) - set(objects_of(there).values())
+    size = sum(repo.objects.size_bytes(sha) for sha in shas if repo.objects.has(sha))
+    dryrun.tell(env, there, entries, objects=len(shas), bytes=size, **{"state-sha": hub.state_sha(entries)})
+    env.say(f"Would offer {len(shas)} object(s), {human_size(size)}; `pvr plan` shows what it means for the device.")
 
 
 def _wait(env: Env, remote: Remote, step: Step, timeout_s: float) -> dict[str, JsonValue]:
@@ -122,6 +135,9 @@ def _target(env: Env, repo: Repository, text: str) -> Reference:
             hint="Name it: `pvr post user/device`.",
         )
     reference = resolve(chosen, repo_base=env.repo_base)
+    if reference.trail:
+        hint = f"Post to {reference.trail}."
+        raise CommandError(2, f"{chosen} is one revision: a post makes a new one of the trail.", hint=hint)
     if not reference.remote:
         raise CommandError(2, f"{chosen} is a local path: a post goes to a hub or a device.", hint="Try `pvr put`.")
     return reference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brickless.core.fragment import Fragment, get
-from brickless.pvr import cli
+from brickless.pvr import cli, dryrun
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
@@ -13,7 +13,8 @@ from brickless.pvr.errors import CommandError
 @argument("revision", metavar="REV", default="")
 @argument("parts", metavar="[PART]...", nargs=-1)
 @option("--checkout", is_flag=True, help="Write the files of that state, too (local changes are overwritten).")
-def command(env: Env, revision: str, parts: tuple[str, ...], checkout: bool) -> None:
+@option("--dry-run", "-n", is_flag=True, help="Only show what would become of the committed state.")
+def command(env: Env, revision: str, parts: tuple[str, ...], checkout: bool, dry_run: bool) -> None:
     """Make the state REV, or only some parts of it, the committed one: a new change, which `undo` takes back.
 
     REV is HEAD~N, the hash of a state in `pvr log`, or any repository. Objects must be in the pool.
@@ -25,7 +26,11 @@ def command(env: Env, revision: str, parts: tuple[str, ...], checkout: bool) -> 
         raise CommandError(2, "Which state?", hint="`pvr log` shows them; HEAD~1 is the one before this.")
     repo = env.repository()
     with repo.lock():
-        entries = get(repo.pristine(), state_of(env, revision), Fragment(parts))
+        before = repo.pristine()
+        entries = get(before, state_of(env, revision), Fragment(parts))
+        if dry_run:
+            dryrun.tell(env, before, entries)
+            return
         lost = [path for path, sha in sorted(objects_of(entries).items()) if not repo.objects.has(sha)]
         if lost:
             raise CommandError(

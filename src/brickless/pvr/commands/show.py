@@ -11,7 +11,6 @@ from brickless.pvr import cli
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
 from brickless.store.objects import ObjectStore
-from brickless.store.repo import Repository
 
 if TYPE_CHECKING:
     from brickless.pvr.humandiff import PackagesOf, Part, SizeOf
@@ -55,7 +54,7 @@ def _pool(env: Env) -> ObjectStore:
     from brickless.core.errors import UserError
 
     try:
-        return Repository.open(env.directory).objects
+        return env.repository().objects
     except UserError:
         return ObjectStore(env.objects_dir)
 

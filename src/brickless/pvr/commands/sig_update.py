@@ -9,7 +9,8 @@ from brickless.pvr import cli
 from brickless.pvr.cli import argument
 from brickless.pvr.env import Env
 from brickless.pvr.errors import CommandError
-from brickless.store.repo import Repository, glob_match
+from brickless.store.repo import Repository
+from brickless.store.selection import glob_match
 
 _BAD_GLOB, _FAILED, _MISSING = 123, 126, 125
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brickless.core.canonical import JsonInput, dumps
-from brickless.pvr import cli
+from brickless.pvr import cli, colour
 from brickless.pvr.env import Env
 from brickless.pvr.progress import watched
 from brickless.store.repo import Status
@@ -18,7 +18,8 @@ def command(env: Env) -> None:
     repo = env.repository()
     with watched(env, repo, "Hashing"):
         text, document = told(repo.status(told=told))
-    print(document if env.json else text, end="")
+    shown = colour.marked(text) if colour.wanted(1, env.colour) else text
+    print(document if env.json else shown, end="")
 
 
 def told(status: Status) -> tuple[str, str]:
