@@ -90,6 +90,12 @@ def as_json(error: BricklessError | OSError, code: int) -> str:
     return json.dumps({"error": {"id": kind, "message": message, "hint": hint, "exit": code}})
 
 
+def usage_as_json(message: str) -> str:
+    """The same for a line whose flags or arguments are wrong."""
+    hint = "`pvr COMMAND --help` shows what there is."
+    return json.dumps({"error": {"id": "usage", "message": message, "hint": hint, "exit": USAGE}})
+
+
 def _parts(error: BricklessError | OSError) -> tuple[str, str]:
     if isinstance(error, BricklessError):
         text = f"{error.message} ({error.context})" if error.context else error.message

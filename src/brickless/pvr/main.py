@@ -40,6 +40,12 @@ def run(argv: Sequence[str]) -> int:
     return code
 
 
+def _wants_json(argv: list[str]) -> bool:
+    """Whether `--json` was given on a line that could not be parsed."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    return not {"--json", "-json"}.isdisjoint(words)
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
@@ -55,6 +61,9 @@ def _run(argv: list[str]) -> int:
     try:
         result = root.main(argv, prog_name="pvr", standalone_mode=False, obj=env)
     except click.UsageError as error:
+        if _wants_json(argv):
+            print(errors.usage_as_json(error.format_message()), file=sys.stderr)
+            return errors.USAGE
         usage = error.ctx.get_usage() if error.ctx else ""
         print(f"Incorrect Usage: {error.format_message()}\n\n{usage}")
         print(f"ERROR: {error.format_message()}", file=sys.stderr)

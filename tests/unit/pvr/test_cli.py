@@ -140,6 +140,14 @@ def test_errors_are_json_with_json(pvr: Any, tree: Path) -> None:
     assert error["exit"] == 2
 
 
+def test_wrong_flags_are_json_with_json(pvr: Any, tree: Path) -> None:
+    for args in (("init", "--json", "--nonsense"), ("mv", "--json"), ("--parallel", "x", "status", "--json")):
+        ran = pvr(*args, code=1)
+        assert ran.out == ""
+        assert json.loads(ran.err)["error"]["id"] == "usage"
+    assert "Incorrect Usage" in pvr("mv", "--", "--json", code=1).out
+
+
 def test_versions(pvr: Any) -> None:
     texts = {pvr(flag).out for flag in ("--version", "-version", "-v")}
     assert len(texts) == 1

@@ -14,8 +14,11 @@ def command(env: Env) -> None:
     from brickless.pvr.http import Client
 
     found: list[JsonValue] = []
+    keys = sorted(TokenCache(env.config_dir).endpoints())
+    if not keys:
+        env.say("You are logged in nowhere; `pvr login` logs you in.")
     with Client(env) as client:
-        for key in sorted(TokenCache(env.config_dir).endpoints()):
+        for key in keys:
             endpoint = key.partition(" realm=")[0]
             client.name_host(endpoint)
             answer = client.call("GET", f"{endpoint}/auth_status", anonymous=True)
