@@ -50,6 +50,17 @@ class SqlObjects:
             found.update((row["sha"], _object(row)) for row in rows.mappings())
         return found
 
+    async def kept(self, owner: str, shas: Iterable[str]) -> dict[str, StoredObject]:
+        """See `services.ports.Objects.kept`. SQLite has one writer at a time anyway."""
+        found: dict[str, StoredObject] = {}
+        for batch in _batches(shas):
+            where = (tables.objects.c.owner == owner, tables.objects.c.sha.in_(batch))
+            # Weak enough for another upload of the same object, strong enough against its removal.
+            statement = select(tables.objects).where(*where).order_by(tables.objects.c.sha)
+            rows = await self._connection.execute(statement.with_for_update(read=True, key_share=True))
+            found.update((row["sha"], _object(row)) for row in rows.mappings())
+        return found
+
     async def held(self, owner: str, sha: str) -> StoredObject | None:
         """See `services.ports.Objects.held`. SQLite has one writer at a time anyway."""
         where = (tables.objects.c.owner == owner, tables.objects.c.sha == sha)

@@ -17,6 +17,9 @@ from brickless.hub.services.possession import linked
 from brickless.hub.services.subscriptions import require_space
 from brickless.hub.services.trails import Trails
 
+#: An object that is announced again counts as new when it is older than this; collections keep what is new for days.
+_FRESH_MS = 3600 * 1000
+
 
 class Access(NamedTuple):
     """An object with the tokens of its signed URLs; `put` is empty for who must not upload."""
@@ -65,9 +68,9 @@ class Objects:
             raise TooLarge(f"An object may have at most {self._parts.policy.max_object_bytes} bytes")
         now_ms = self._parts.clock.now_ms()
         async with self._parts.db.write() as session:
-            known = await session.objects.get(owner, request.sha)
+            known = await session.objects.held(owner, request.sha)
             if known is not None and known.has_bytes:
-                return known, True
+                return await self._wanted_again(session, known, now_ms), True
             if autolink:
                 source = (await session.objects.public_sources([request.sha])).get(request.sha)
                 if source is not None:
@@ -90,6 +93,15 @@ class Objects:
             )
             await session.objects.put(record)
         return record, False
+
+    @staticmethod
+    async def _wanted_again(session: Session, known: StoredObject, now_ms: int) -> StoredObject:
+        """An object that is there stays for the step that its announcement promises, however old it is."""
+        if now_ms - known.modified_ms < _FRESH_MS:
+            return known
+        renewed = replace(known, modified_ms=now_ms)
+        await session.objects.put(renewed)
+        return renewed
 
     async def register_for_step(
         self, caller: Identity, trail_id: str, rev: int, request: ObjectRequest, *, autolink: bool
@@ -167,7 +179,7 @@ class Objects:
         if caller.is_device:
             raise Forbidden("Only people delete objects")
         async with self._parts.db.write() as session:
-            record = await session.objects.get(caller.account, sha) if is_sha(sha) else None
+            record = await session.objects.held(caller.account, sha) if is_sha(sha) else None
             if record is None:
                 raise Forbidden("There is no such object in this account")
             if await session.objects.in_use(caller.account, sha):

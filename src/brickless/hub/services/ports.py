@@ -206,6 +206,9 @@ class Objects(Protocol):
     async def many(self, owner: str, shas: Iterable[str]) -> dict[str, StoredObject]:
         """The account's records among these."""
 
+    async def kept(self, owner: str, shas: Iterable[str]) -> dict[str, StoredObject]:
+        """The account's records among these, which nobody forgets or collects before this unit of work ends."""
+
     async def of(self, owner: str) -> list[StoredObject]:
         """All records of an account, oldest first."""
 
@@ -231,7 +234,10 @@ class Objects(Protocol):
         """Records, of any account, whose bytes exist and which a step of a public device names."""
 
     async def forget_unused(self, before_ms: int) -> int:
-        """Forget records that no step of their owner's devices names and that did not change since `before_ms`."""
+        """Forget records that no step of their owner's devices names and that did not change since `before_ms`.
+
+        Only after `hold_all`: what a unit of work `kept` is named by its step once that ends.
+        """
 
     async def possessed(self, shas: Iterable[str]) -> set[str]:
         """Those of the SHA-256 for which some account's record says that the bytes are here."""

@@ -23,7 +23,8 @@ async def require_objects(parts: Parts, session: Session, owner: str, state: Che
 
     Raises Unprocessable that names the first missing objects: a device would fail to download them.
     """
-    records = await session.objects.many(owner, state.objects)
+    # Kept until the step that names them is written: a collection that ran meanwhile would see neither.
+    records = await session.objects.kept(owner, state.objects)
     missing = [sha for sha in state.objects if sha not in records or not records[sha].has_bytes]
     if missing and autolink:
         sources = await session.objects.public_sources(missing)

@@ -2,7 +2,8 @@
 
 The order is what makes that true while the hub serves: devices first, then records that no step names, then bytes that
 no record stands for. Bytes are removed inside a write transaction that has just found no record, and only when they are
-old enough that no upload can be about to record them.
+old enough that no upload can be about to record them. Records go while nobody else holds one: a lock on the rows alone
+would not do, because PostgreSQL does not look again at a condition once it waited for a row that did not change.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Upkeep:
             await session.events.forget(now_ms - EVENTS_MS)
             await session.webhooks.forget(now_ms - EVENTS_MS)
         async with self._parts.db.write() as session:
+            # Whoever is about to name an object ends first: then the step counts. Whoever comes later finds no record.
+            await session.objects.hold_all()
             records = await session.objects.forget_unused(now_ms - garbage_ms)
         blobs, freed_bytes = await self._collect_blobs(grace_s)
         return Collected(devices, records, blobs, freed_bytes)
