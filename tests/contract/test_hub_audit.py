@@ -23,7 +23,7 @@ IN_THE_HUBS_OWN = {"POST /devices/"}
 NEEDS_MORE = {
     "POST /auth/password", "POST /orgs/accept", "PUT /trails/{id}/steps/{rev}/wontgo", "DELETE /objects/{sha}",
     "POST /fleets/rollouts/{rollout}/resume", "PUT /subscriptions/admin/subscription", "POST /auth/token",
-    "POST /auth/oauth/token", "PATCH /fleets/devices",
+    "POST /auth/oauth/token", "PATCH /fleets/devices", "POST /devices/{id}/ownership/validate",
 }  # fmt: skip
 
 
@@ -110,6 +110,11 @@ def test_the_rest(world: World) -> None:
     DeviceCaller(client, record).logged_in().start_trail()
     assert log_of(owner)[0]["action"] == "POST /trails/"
     assert log_of(owner)[0]["actor"] == record["prn"]
+
+    factory = owner.post("/devices/tokens", {"ovmode": {"mode": "manual"}}).json()["token"]
+    made = Caller(client).post("/devices/", headers={"Pantahub-Devices-Auto-Token-V1": factory}).json()
+    owner.post(f"/devices/{made['id']}/ownership/validate").raise_for_status()
+    assert log_of(owner)[0]["action"] == "POST /devices/{id}/ownership/validate"
 
     nick = f"new-{target.id[-8:]}"
     account = {"email": f"{nick}@example.com", "nick": nick, "password": "password"}

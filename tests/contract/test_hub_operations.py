@@ -37,6 +37,12 @@ def test_liveness_and_readiness_need_no_secret(client: httpx.Client) -> None:
         assert client.get(path).content == b'{"status":"ok"}'
 
 
+def test_features_tell_what_there_is(client: httpx.Client) -> None:
+    answer = client.get("/features")
+    assert answer.json() == {"features": {"mqtt": False, "webhooks": True, "mfa": False}}
+    assert answer.headers["cache-control"] == "max-age=60"
+
+
 @pytest.mark.parametrize("path", ["/healthz/", "/metrics/"])
 def test_health_and_metrics_are_for_the_operator(client: httpx.Client, operator: httpx.BasicAuth, path: str) -> None:
     nobody = client.get(path)

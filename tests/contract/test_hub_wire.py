@@ -474,6 +474,18 @@ class TestStepsInDetail:
         assert user.put(f"/trails/{trail.id}/steps/2/wontgo").json()["status"] == "WONTGO"
         assert user.put(f"/trails/{trail.id}/steps/2/state", {}).status_code == 409
 
+    def test_a_step_keeps_what_was_reported(self, user: Caller, trail: DeviceCaller) -> None:
+        rev = post_revision(user, trail.id, {"#spec": SPEC})["rev"]
+        path = f"/trails/{trail.id}/steps/{rev}"
+        assert "progress-log" not in user.get(path).json()
+        for status in ("QUEUED", "INPROGRESS", "INPROGRESS"):
+            trail.put(f"{path}/progress", {"status": status, "progress": 50}).raise_for_status()
+        user.put(f"{path}/wontgo").raise_for_status()
+        log = user.get(path).json()["progress-log"]
+        assert [(entry["source"], entry["status"], entry["progress"]) for entry in log] == [
+            ("device", "QUEUED", 50), ("device", "INPROGRESS", 50), ("owner", "WONTGO", 100),
+        ]  # fmt: skip
+
     def test_what_devices_may_not_do(self, user: Caller, trail: DeviceCaller) -> None:
         post_revision(user, trail.id, {"#spec": SPEC})
         assert user.put(f"/trails/{trail.id}/steps/1/progress", {"status": "DONE"}).status_code == 403

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from brickless.hub.adapters.archive import upkeep_lock
 from brickless.hub.adapters.blobs import FolderBlobs
 from brickless.hub.adapters.bus import EVERYBODY, LocalEvents
+from brickless.hub.adapters.certificates import X509Certificates
 from brickless.hub.adapters.courier import HttpCourier
 from brickless.hub.adapters.crypto import HashedSecrets, JwtSigner
 from brickless.hub.adapters.database import SqlDatabase
@@ -43,6 +44,7 @@ from brickless.hub.http.oauth import OAuthRoutes
 from brickless.hub.http.objects import BlobRoutes, ObjectRoutes
 from brickless.hub.http.operations import OperationRoutes
 from brickless.hub.http.organisations import OrganisationRoutes
+from brickless.hub.http.ownership import OwnershipRoutes
 from brickless.hub.http.people import ChangeRoutes, ProfileRoutes
 from brickless.hub.http.quick import QuickPolls
 from brickless.hub.http.router import Route, Router, Service
@@ -67,6 +69,7 @@ from brickless.hub.services.objects import Objects
 from brickless.hub.services.oidc import Oidc
 from brickless.hub.services.organisations import Organisations
 from brickless.hub.services.overview import Overviews
+from brickless.hub.services.ownership import Ownership
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.presence import Presence
@@ -113,6 +116,8 @@ class Settings:
     mail_url: str | None = None
     mail_ca: str = ""
     trusted_proxies: str = ""
+    #: Who issues the certificates with which devices log in, PEM; nobody without it.
+    device_roots: bytes = b""
     traces_url: str | None = None
     traces_share: float = 1.0
     policy: Policy = field(default_factory=Policy)
@@ -191,7 +196,8 @@ class Hub:
             return application.base_url(request)
 
         oauth = OAuthRoutes(OAuth(self.parts), self.auth, base_url)
-        auth = AuthRoutes(self.auth, base_url, oauth.routes())
+        ownership = OwnershipRoutes(Ownership(self.parts, X509Certificates(), self.settings.device_roots))
+        auth = AuthRoutes(self.auth, base_url, (*oauth.routes(), *ownership.of_auth()))
         trails = TrailRoutes(self.parts, self.trails, self.objects, base_url, auth.auth_status)
         named = Service(
             "/",
@@ -222,7 +228,8 @@ class Hub:
             quick=self.quick,
         )
         router.add(auth.service())
-        router.add(DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status).service())
+        devices = DeviceRoutes(self.devices, self.metadata, application.optional_identity, auth.auth_status, ownership)
+        router.add(devices.service())
         router.add(trails.service())
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())

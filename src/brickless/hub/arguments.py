@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 
 from brickless.core.errors import UserError
+from brickless.hub.adapters.certificates import X509Certificates
 from brickless.hub.app import Settings
 from brickless.hub.domain.errors import Malformed
 from brickless.hub.domain.oidc import Provider, check_address
@@ -70,6 +71,11 @@ def _add_network(made: argparse.ArgumentParser) -> None:
     add("--tls-cert", metavar="FILE", help="certificate chain, PEM")
     add("--tls-key", metavar="FILE", help="its key, PEM")
     add("--trusted-proxies", default="", metavar="NETWORKS", help="whose X-Forwarded-For and -Proto are believed")
+    add(
+        "--device-ca",
+        metavar="FILE",
+        help="PEM: who issues the certificates with which devices log in, through a proxy",
+    )
     add("--mail-url", metavar="URL", help="smtps://USER:PASSWORD@HOST or smtp://... (default: mails are files in DIR)")
     add("--mail-from", default="hub@localhost", metavar="ADDRESS", help="sender of mails")
     add(
@@ -173,6 +179,18 @@ def _provider(arguments: argparse.Namespace) -> Provider | None:
     return Provider(issuer, client, secret, arguments.oidc_name, sign_up=arguments.oidc_sign_up)
 
 
+def _device_roots(path: str | None) -> bytes:
+    if not path:
+        return b""
+    try:
+        with open(path, "rb") as file:
+            pem = file.read()
+        X509Certificates().roots(pem)
+    except (Malformed, OSError) as error:
+        raise UserError("device-ca", f"--device-ca {path}: {error}", hint="It holds CA certificates, PEM.") from error
+    return pem
+
+
 def settings(arguments: argparse.Namespace) -> Settings:
     """What the arguments say about the hub itself."""
     policy = Policy(
@@ -190,6 +208,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         public_url=arguments.public_url.rstrip("/") if arguments.public_url else None,
         demo_accounts=arguments.demo_accounts,
         trusted_proxies=arguments.trusted_proxies,
+        device_roots=_device_roots(arguments.device_ca),
         mail_url=arguments.mail_url,
         mail_sender=arguments.mail_from,
         mail_ca=arguments.mail_ca,

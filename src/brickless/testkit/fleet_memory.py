@@ -252,8 +252,17 @@ class _Trails:
         return found[offset:] if limit is None else found[offset : offset + limit]
 
     async def set_progress(
-        self, trail_id: str, rev: int, *, status: str, progress: str, progress_ms: int | None, modified_ms: int
+        self,
+        trail_id: str,
+        rev: int,
+        *,
+        status: str,
+        progress: str,
+        progress_ms: int | None,
+        modified_ms: int,
+        source: str = "device",
     ) -> bool:
+        del source
         step = self._db.steps.get((trail_id, rev))
         if step is None:
             return False
@@ -271,6 +280,9 @@ class _Trails:
 class _Objects:
     def __init__(self, db: MemoryDatabase) -> None:
         self._db = db
+
+    async def kept(self, owner: str, shas: Iterable[str]) -> dict[str, StoredObject]:
+        return await self.many(owner, shas)
 
     async def many(self, owner: str, shas: Iterable[str]) -> dict[str, StoredObject]:
         return {sha: self._db.objects[owner, sha] for sha in shas if (owner, sha) in self._db.objects}

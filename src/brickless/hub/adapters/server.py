@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from brickless.core.errors import UserError
@@ -141,6 +142,16 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
 
+class TrustedProxies(ProxyHeadersMiddleware):
+    """Believes some peers what they say of their clients, and tells the application that it may, too."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI entry; the peer is known before its headers replace it."""
+        client = scope.get("client")
+        scope["trusted_proxy"] = client is not None and client[0] in self.trusted_hosts
+        await super().__call__(scope, receive, send)
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signals to `serve_application`, which may run two."""
 
@@ -152,7 +163,7 @@ class _Server(uvicorn.Server):
 
 def _config(application: Any, host: str, port: int, tls: Tls | None, trusted: str) -> uvicorn.Config:
     return uvicorn.Config(
-        application,
+        TrustedProxies(application, trusted) if trusted else application,
         host=host,
         port=port,
         http=BoundedProtocol,
@@ -161,8 +172,7 @@ def _config(application: Any, host: str, port: int, tls: Tls | None, trusted: st
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(trusted),
-        forwarded_allow_ips=trusted,
+        proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         backlog=4096,

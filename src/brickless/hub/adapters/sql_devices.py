@@ -20,7 +20,7 @@ from brickless.hub.domain.values import Device
 
 COLUMNS = (
     "id", "nick", "owner", "secret_hash", "challenge", "public", "user_meta", "device_meta", "created_ms",
-    "modified_ms", "garbage", "last_seen_ms", "real_ip",
+    "modified_ms", "garbage", "last_seen_ms", "real_ip", "ovmode",
 )  # fmt: skip
 _LIVE = tables.devices.c.garbage.is_(False)
 

@@ -94,7 +94,7 @@ class SqlAccounts:
         return found if isinstance(found, str) else "{}"
 
 
-_TOKEN = ("id", "nick", "owner", "token_hash", "default_user_meta", "disabled", "created_ms", "modified_ms")
+_TOKEN = ("id", "nick", "owner", "token_hash", "default_user_meta", "disabled", "created_ms", "modified_ms", "ovmode")
 
 
 class SqlJoinTokens:

@@ -22,8 +22,10 @@ from brickless.hub.domain.values import Step, Summary, Trail
 
 _STEP = (
     "trail_id", "rev", "owner", "committer", "commit_msg", "state", "state_sha", "meta", "used_objects", "status",
-    "progress", "progress_ms", "step_ms", "created_ms", "modified_ms",
+    "progress", "progress_ms", "step_ms", "created_ms", "modified_ms", "progress_log",
 )  # fmt: skip
+#: The large parts of a step, which a fleet list does not show.
+_LARGE = frozenset({"state", "progress_log"})
 _LIVE = tables.devices.c.garbage.is_(False)
 
 
@@ -152,10 +154,29 @@ class SqlTrails:
         return done.rowcount == 1
 
     async def set_progress(
-        self, trail_id: str, rev: int, *, status: str, progress: str, progress_ms: int | None, modified_ms: int
+        self,
+        trail_id: str,
+        rev: int,
+        *,
+        status: str,
+        progress: str,
+        progress_ms: int | None,
+        modified_ms: int,
+        source: str = "device",
     ) -> bool:
         """See `services.ports.Trails.set_progress`."""
-        values: dict[str, Any] = {"status": status, "progress": progress, "modified_ms": modified_ms}
+        columns = tables.steps.c
+        log = await self._connection.scalar(
+            select(columns.progress_log).where(columns.trail_id == trail_id, columns.rev == rev)
+        )
+        if log is None:
+            return False
+        values: dict[str, Any] = {
+            "status": status,
+            "progress": progress,
+            "modified_ms": modified_ms,
+            "progress_log": progress_words.logged(log, load_stored(progress), source=source, now_ms=modified_ms),
+        }
         if progress_ms is None:
             return await self._update_step(trail_id, rev, **values)
         done = await self._update_step(trail_id, rev, progress_ms=progress_ms, **values)
@@ -233,8 +254,7 @@ class SqlTrails:
             newest.c.step_ms.label("newest_step_ms"),
             newest.c.progress.label("newest_progress"),
             tables.trails.c.done_rev,
-            # The state is the large part of a step, and a fleet list shows none.
-            *(reported.c[name].label(f"reported_{name}") for name in _STEP if name != "state"),
+            *(reported.c[name].label(f"reported_{name}") for name in _STEP if name not in _LARGE),
         ]
         statement = select(*columns).select_from(joined).where(_LIVE, tables.devices.c.owner == owner)
         if device_id is not None:
@@ -250,7 +270,7 @@ def _at(steps: Any, rev: ColumnElement[int]) -> ColumnElement[bool]:
 def _summary(row: RowMapping) -> Summary:
     if row["newest_rev"] is None:
         return Summary(device_from(row), 0, -1, "", 0, "{}", -1)
-    reported = {name: row[f"reported_{name}"] for name in _STEP if name != "state"}
+    reported = {name: row[f"reported_{name}"] for name in _STEP if name not in _LARGE}
     return Summary(
         device_from(row), row["last_touched_ms"], row["newest_rev"], row["newest_sha"], row["newest_step_ms"],
         row["newest_progress"], row["done_rev"], Step(state=b"", **reported),

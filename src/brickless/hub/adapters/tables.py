@@ -64,6 +64,8 @@ devices = Table(
     Column("garbage", Boolean, nullable=False),
     Column("last_seen_ms", BigInteger, nullable=False, server_default="0"),
     Column("real_ip", String(64), nullable=False, server_default=""),
+    # How the device must prove who owns it, as JSON; empty for nearly all.
+    Column("ovmode", Text, nullable=False, server_default=""),
     # A deleted device's nick is free again.
     Index(
         "uq_devices_owner_nick",
@@ -84,6 +86,7 @@ join_tokens = Table(
     Column("owner", String(200), nullable=False, index=True),
     Column("token_hash", String(100), nullable=False, unique=True),
     Column("default_user_meta", Text, nullable=False),
+    Column("ovmode", Text, nullable=False, server_default=""),
     Column("disabled", Boolean, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("modified_ms", BigInteger, nullable=False),
@@ -256,6 +259,7 @@ steps = Table(
     Column("status", String(64), nullable=False),
     Column("progress", Text, nullable=False),
     Column("progress_ms", BigInteger, nullable=False),
+    Column("progress_log", Text, nullable=False, server_default="[]"),
     Column("step_ms", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("modified_ms", BigInteger, nullable=False),
@@ -310,6 +314,18 @@ logs = Table(
     Index("ix_logs_device_created_ms_id", "device", "created_ms", "id"),
 )
 
+# What an account sent and received, a month at a time.
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("owner", String(200), nullable=False),
+    # 2026-11
+    Column("month", String(7), nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("received_bytes", BigInteger, nullable=False),
+    PrimaryKeyConstraint("owner", "month"),
+)
+
 __all__ = [
     "accounts",
     "api_tokens",
@@ -328,6 +344,7 @@ __all__ = [
     "state_parts",
     "step_objects",
     "steps",
+    "traffic",
     "trails",
     "webhooks",
 ]

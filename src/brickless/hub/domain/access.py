@@ -75,6 +75,7 @@ ROUTES: dict[str, tuple[Permission, ...]] = {
     "GET /devices/tokens": _OWN,
     "GET /devices/tokens/{id}": _OWN,
     "DELETE /devices/tokens/{id}": _OWN,
+    "POST /devices/{id}/ownership/validate": _INSTALL,
     "GET /devices/{id}/user-meta": _READS,
     "PUT /devices/{id}/user-meta": _OPERATE,
     "PATCH /devices/{id}/user-meta": _OPERATE,

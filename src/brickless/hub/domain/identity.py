@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sys import intern
 
-from brickless.hub.domain import scopes
+from brickless.hub.domain import ownership, scopes
 from brickless.hub.domain.errors import Forbidden
 from brickless.hub.domain.values import Account, CallerType, Device, Identity
 
@@ -35,12 +35,15 @@ def member_claims(org: Account, member: str, login: str, scope_list: tuple[str, 
 
 
 def device_claims(device: Device, scope_list: tuple[str, ...] = (scopes.ALL,)) -> dict[str, object]:
-    """The claims of a device's token; `owner` is empty until somebody claims it."""
+    """The claims of a device's token; `owner` is empty until somebody claims it, and until it proved whose it is."""
+    unverified = ownership.is_unverified(device.ovmode)
+    if unverified:
+        scope_list = ownership.UNVERIFIED_SCOPES
     return {
         "id": device.prn,
         "nick": device.nick,
         "prn": device.prn,
-        "owner": device.owner,
+        "owner": "" if unverified else device.owner,
         "type": CallerType.DEVICE.value,
         "roles": "device",
         "scopes": " ".join(scope_list),

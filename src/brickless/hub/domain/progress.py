@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from brickless.core import canonical
 from brickless.hub.domain.errors import Conflict, Malformed
 from brickless.hub.domain.jsontext import Value
+from brickless.hub.domain.times import rfc3339
 
 NEW = "NEW"
 DONE = "DONE"
+DOWNLOADING = "DOWNLOADING"
 INPROGRESS = "INPROGRESS"
 CANCEL = "CANCEL"
 WONTGO = "WONTGO"
@@ -21,6 +24,9 @@ ACTIONABLE = frozenset({"NEW", "QUEUED", "DOWNLOADING", "INPROGRESS", "TESTING"}
 MAX_LOGS_CHARS = 64 * 1024
 _MAX_TEXT_CHARS = 16 * 1024
 _MAX_STATUS_CHARS = 64
+_MAX_LOGGED = 200
+_MAX_LOGGED_CHARS = 256
+_LOGGED_DOWNLOAD_STEP = 10
 
 _EMPTY_COUNTERS: dict[str, Value] = {"current_time": 0, "start_time": 0, "total_downloaded": 0, "total_size": 0}
 
@@ -96,6 +102,44 @@ def normalise(body: dict[str, Value]) -> dict[str, Value]:
     if "logs" in body:
         result["logs"] = _text(body, "logs", MAX_LOGS_CHARS)
     return result
+
+
+def _entry(progress: dict[str, Value], *, source: str, now_ms: int) -> dict[str, Value]:
+    entry: dict[str, Value] = {
+        "time": rfc3339(now_ms), "source": source, "status": progress.get("status", ""),
+        "progress": progress.get("progress", 0), "status-msg": str(progress.get("status-msg", ""))[:_MAX_LOGGED_CHARS],
+    }  # fmt: skip
+    if "retries" in progress:
+        entry["retries"] = progress["retries"]
+    downloads = progress.get("downloads")
+    total = downloads.get("total") if isinstance(downloads, dict) else None
+    if isinstance(total, dict) and total.get("total_size"):
+        entry["downloaded"], entry["total-size"] = total.get("total_downloaded", 0), total["total_size"]
+    return entry
+
+
+def _says_nothing_new(last: dict[str, Value], entry: dict[str, Value]) -> bool:
+    if any(last.get(name) != entry.get(name) for name in ("source", "status", "status-msg", "retries")):
+        return False
+    was, now = last.get("progress"), entry["progress"]
+    if isinstance(was, int) and isinstance(now, int) and entry["status"] == DOWNLOADING:
+        return abs(now - was) < _LOGGED_DOWNLOAD_STEP
+    return was == now
+
+
+def logged(log: str, progress: dict[str, Value], *, source: str, now_ms: int) -> str:
+    """The history with another report: who said it (`device` or `owner`), when, what. The newest 200 are kept.
+
+    What repeats the report before it is left out, and so are steps of a download of less than ten per cent.
+    """
+    entries = canonical.loads(log)
+    if not isinstance(entries, list):
+        raise TypeError("a history of progress is a list")
+    entry = _entry(progress, source=source, now_ms=now_ms)
+    last = entries[-1] if entries else None
+    if isinstance(last, dict) and _says_nothing_new(last, entry):
+        return log
+    return canonical.dumps([*entries, entry][-_MAX_LOGGED:]).decode()
 
 
 def by_owner(action: str, current: str) -> dict[str, Value]:

@@ -39,9 +39,10 @@ def _accepted(*words: str) -> tuple[str, ...]:
     return tuple(PREFIX + word for word in ("all", *words))
 
 
-DEVICES_READ = _accepted("devices", "devices.readonly")
+DEVICES_READ = _accepted("devices", "devices.readonly", "all.readonly")
 DEVICES_WRITE = _accepted("devices", "devices.write")
 DEVICES_CHANGE = _accepted("devices", "devices.change")
+DEVICES_VALIDATE = _accepted("devices", "devices.change", "devices.validate")
 TRAILS_READ = _accepted("trails", "trails.readonly")
 TRAILS_WRITE = _accepted("trails", "trails.write")
 OBJECTS_READ = _accepted("devices", "objects", "objects.readonly")

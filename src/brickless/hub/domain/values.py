@@ -93,6 +93,8 @@ class Device:
     garbage: bool = False
     last_seen_ms: int = 0
     real_ip: str = ""
+    #: How it must prove who owns it (`domain.ownership`), as JSON; empty when it need not.
+    ovmode: str = ""
 
     @property
     def prn(self) -> str:
@@ -112,6 +114,7 @@ class JoinToken:
     disabled: bool
     created_ms: int
     modified_ms: int
+    ovmode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class Trail:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One revision on a trail. `state`, `meta`, `progress` and `used_objects` are canonical JSON."""
+    """One revision on a trail. `state`, `meta`, `progress`, `progress_log` and `used_objects` are canonical JSON."""
 
     trail_id: str
     rev: int
@@ -192,6 +195,8 @@ class Step:
     step_ms: int
     created_ms: int
     modified_ms: int
+    #: JSON array of what was reported, oldest first (`domain.progress.logged`).
+    progress_log: str = "[]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from brickless.hub.domain.values import Identity
 from brickless.hub.http import encoding
 from brickless.hub.http.auth import require_user_agent
 from brickless.hub.http.messages import Handler, Request, Response, ok, parse_query
+from brickless.hub.http.ownership import OwnershipRoutes
 from brickless.hub.http.router import PATCH_METHODS, Route, Service
 from brickless.hub.services.devices import Devices, Draft, Shown
 from brickless.hub.services.metadata import USER_META, Metadata
@@ -54,7 +55,9 @@ class DeviceRoutes:
         metadata: Metadata,
         optional_identity: Callable[[Request], Awaitable[Identity | None]],
         auth_status: Handler,
+        ownership: OwnershipRoutes,
     ) -> None:
+        self._ownership = ownership
         self._auth_status = auth_status
         self._devices = devices
         self._metadata = metadata
@@ -83,6 +86,7 @@ class DeviceRoutes:
             Route("PATCH", "{id}/user-meta", self.patch_user_meta, write, summary="Change some keys of the user-meta"),
             Route("PUT", "{id}/device-meta", self.put_device_meta, write, summary="Replace the device-meta"),
             Route("PATCH", "{id}/device-meta", self.patch_device_meta, write, summary="Change some device-meta"),
+            *self._ownership.of_devices(),
         )
         return Service("/devices/", routes, methods=PATCH_METHODS)
 
@@ -219,7 +223,10 @@ class DeviceRoutes:
         """POST /devices/tokens."""
         body = await request.json_object()
         token, text = await self._devices.create_token(
-            request.caller, text_field(body, "nick"), _map(body, "default-user-meta") or {}
+            request.caller,
+            text_field(body, "nick"),
+            _map(body, "default-user-meta") or {},
+            self._ownership.ownership.of_token(body.get("ovmode")),
         )
         return Response(encoding.join_token(token, text))
 

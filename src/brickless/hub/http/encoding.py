@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brickless.hub.domain import jsontext, times
+from brickless.hub.domain import jsontext, ownership, times
 from brickless.hub.domain.filters import WHOLE, Projection
 from brickless.hub.domain.jsontext import Raw, struct_from_stored
 from brickless.hub.domain.objects import storage_id
@@ -46,6 +46,9 @@ def device(shown: Shown) -> Raw:
     members["device-meta"] = struct_from_stored(value.device_meta) if shown.metas else {}
     members["garbage"] = value.garbage
     members["mark_public_processed"] = False
+    if value.ovmode:
+        members["ownership_unverified"] = ownership.is_unverified(value.ovmode)
+        members["ovmode"] = ownership.shown(value.ovmode)
     return jsontext.struct(members)
 
 
@@ -61,6 +64,8 @@ def join_token(value: JoinToken, text: str = "") -> Raw:
         members["token"] = text
     members["default-user-meta"] = struct_from_stored(value.default_user_meta)
     members["disabled"] = value.disabled
+    if value.ovmode:
+        members["ovmode"] = ownership.shown(value.ovmode, root=True)
     members["time-created"] = rfc3339(value.created_ms)
     members["time-modified"] = rfc3339(value.modified_ms)
     return jsontext.struct(members)
@@ -113,6 +118,8 @@ def step(value: Step, projection: Projection = WHOLE) -> Raw:
         "trail-id": value.trail_id,
         "used_objects": Raw(value.used_objects.encode()),
     }
+    if value.progress_log != "[]":
+        members["progress-log"] = Raw(value.progress_log.encode())
     if projection is not WHOLE:
         members = {key: item if projection.keeps(key) else _ZERO.get(key, item) for key, item in members.items()}
     return jsontext.canonical_object(members.items())

@@ -26,8 +26,8 @@ class Request:
     """One request. `path` is still percent-encoded; `params` are decoded except for `%2F`, which stays what it is."""
 
     __slots__ = (
-        "_fields", "_receive", "address", "headers", "host", "http_version", "identity", "method", "params", "path",
-        "query_string", "route", "scheme", "token",
+        "_fields", "_receive", "address", "from_trusted_proxy", "headers", "host", "http_version", "identity",
+        "method", "params", "path", "query_string", "route", "scheme", "token",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
@@ -38,6 +38,8 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.http_version: str = scope["http_version"]
         self.scheme: str = scope["scheme"]
+        #: Whether the connection comes from one of `--trusted-proxies`; `address` is the client's behind it.
+        self.from_trusted_proxy: bool = scope.get("trusted_proxy", False)
         client, server = scope.get("client"), scope.get("server")
         self.address: str = client[0] if client else "local"
         host = self.headers.get(b"host", b"").decode("latin-1")

@@ -51,7 +51,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /devices/": _DEVICE,
     "PUT /devices/{id}": _DEVICE,
     "PATCH /devices/{id}": _object(nick=_TEXT),
-    "POST /devices/tokens": _object(nick=_TEXT, **{"default-user-meta": _MAP}),
+    "POST /devices/tokens": _object(
+        nick=_TEXT, ovmode=_object(mode=_TEXT, root_of_trust=_TEXT), **{"default-user-meta": _MAP}
+    ),
     "PUT /devices/{id}/user-meta": _MAP,
     "PATCH /devices/{id}/user-meta": _MAP,
     "PUT /devices/{id}/device-meta": _MAP,

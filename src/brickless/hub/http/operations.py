@@ -43,6 +43,7 @@ class OperationRoutes:
             one("/readyz/", Route("GET", "", self.ready, public=True, summary="Database and storage answer, too")),
             one("/healthz/", Route("GET", "", self.health, summary="The same, for the operator, with its duration")),
             one("/metrics/", Route("GET", "", self.metrics, summary="Prometheus metrics, for the operator")),
+            one("/features/", Route("GET", "", self.features, public=True, summary="Which parts this hub has")),
             one("/swagger/", Route("GET", "doc.json", self.document, public=True, summary="This interface as OpenAPI")),
         )
 
@@ -107,6 +108,12 @@ class OperationRoutes:
         if refused is not None:
             return refused
         return Response(self._metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def features(self, _request: Request) -> Response:
+        """GET /features: for clients that adapt to what a hub has."""
+        answer = ok({"features": {"mqtt": False, "webhooks": True, "mfa": False}})
+        answer.headers = (("Cache-Control", "max-age=60"),)
+        return answer
 
     async def document(self, _request: Request) -> Response:
         """GET /swagger/doc.json."""

@@ -22,6 +22,7 @@ from brickless.hub.services.parts import Parts
 UNRECORDED: dict[str, str] = {
     "POST /auth/login": "changes nothing: a token is a signature",
     "POST /auth/recover": "changes nothing: it mails a signature",
+    "POST /auth/x509/login": "changes nothing: a token is a signature",
     "POST /auth/sessions": "changes nothing: a token is a signature",
     "POST /orgs/{org}/token": "changes nothing: a token is a signature",
     "POST /logs/cursor": "reads",

@@ -22,7 +22,7 @@ MAX_PASSWORD_CHARS = 256
 RESERVED_NICKS = frozenset(
     {
         "auth", "objects", "devices", "trails", "plog", "logs", "healthz", "dash", "subscriptions", "metrics", "apps",
-        "profiles", "dash-ui", "orgs", "audit", "events", "webhooks", "fleets",
+        "profiles", "dash-ui", "features", "oauth2", "reset_password", "orgs", "audit", "events", "webhooks", "fleets",
         "cron", "callbacks", "exports", "tokens", "changes", "local-s3", "swagger", "readyz", "livez", "s3",
     }
 )  # fmt: skip

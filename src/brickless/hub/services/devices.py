@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import NamedTuple
 
-from brickless.hub.domain import metas, prn
+from brickless.hub.domain import metas, ownership, prn
 from brickless.hub.domain.errors import Conflict, Forbidden, LoginFailed, Malformed, NotFound
 from brickless.hub.domain.filters import TextFilter
 from brickless.hub.domain.jsontext import Value, load_stored
@@ -53,7 +53,7 @@ class Devices:
 
         Raises Malformed for a bad nick or join token, Conflict when the owner has a device of that nick.
         """
-        owner, user_meta, claimed = "", {}, True
+        owner, user_meta, claimed, ovmode = "", {}, True, ""
         if caller is not None:
             if not caller.is_person:
                 raise Forbidden("Only people create devices for themselves")
@@ -61,10 +61,12 @@ class Devices:
         elif auto_token is not None:
             token = await self._enabled_token(auto_token)
             owner, user_meta = token.owner, load_stored(token.default_user_meta)
+            ovmode = ownership.of_device(token.ovmode)
         else:
             self._parts.registrations.check(f"device {address}")
             claimed = False
-        shown = await self._new_device(owner, user_meta, draft, claimed=claimed, by_person=caller is not None)
+        draft = draft._replace(device_meta={} if caller is not None else draft.device_meta)
+        shown = await self._new_device(owner, user_meta, draft, claimed=claimed, ovmode=ovmode)
         if not claimed:
             self._parts.registrations.spend(f"device {address}")
         return shown
@@ -77,7 +79,7 @@ class Devices:
         return token
 
     async def _new_device(
-        self, owner: str, user_meta: dict[str, Value], draft: Draft, *, claimed: bool, by_person: bool
+        self, owner: str, user_meta: dict[str, Value], draft: Draft, *, claimed: bool, ovmode: str
     ) -> Shown:
         parts = self._parts
         entropy, now_ms = parts.entropy, parts.clock.now_ms()
@@ -93,9 +95,10 @@ class Devices:
             challenge="" if claimed else entropy.pet_name("-"),
             public=False,
             user_meta=metas.bounded(user_meta),
-            device_meta="{}" if by_person else metas.bounded(draft.device_meta or {}),
+            device_meta=metas.bounded(draft.device_meta or {}),
             created_ms=now_ms,
             modified_ms=now_ms,
+            ovmode=ovmode,
         )
         audit.about(owner, f"id={device.id}")
         async with parts.db.write() as session:
@@ -329,8 +332,10 @@ class Devices:
 
     # -- join tokens ---------------------------------------------------------------------------------------------------
 
-    async def create_token(self, caller: Identity, nick: str, user_meta: dict[str, Value]) -> tuple[JoinToken, str]:
-        """A join token and its text, which is shown this once."""
+    async def create_token(
+        self, caller: Identity, nick: str, user_meta: dict[str, Value], ovmode: str = ""
+    ) -> tuple[JoinToken, str]:
+        """A join token and its text, which is shown this once. `ovmode`: see `Ownership.of_token`."""
         if caller.type not in {CallerType.USER, CallerType.SESSION}:
             raise Malformed("Only people create join tokens")
         parts, now_ms = self._parts, self._parts.clock.now_ms()
@@ -346,6 +351,7 @@ class Devices:
             disabled=False,
             created_ms=now_ms,
             modified_ms=now_ms,
+            ovmode=ovmode,
         )
         async with parts.db.write() as session:
             await session.join_tokens.add(token)

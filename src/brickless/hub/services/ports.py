@@ -167,9 +167,17 @@ class Trails(Protocol):
         """Steps by ascending revision."""
 
     async def set_progress(
-        self, trail_id: str, rev: int, *, status: str, progress: str, progress_ms: int | None, modified_ms: int
+        self,
+        trail_id: str,
+        rev: int,
+        *,
+        status: str,
+        progress: str,
+        progress_ms: int | None,
+        modified_ms: int,
+        source: str = "device",
     ) -> bool:
-        """Replace the progress; False without such a step."""
+        """Replace the progress, and note it in the step's history as said by `source`; False without such a step."""
 
     async def set_meta(self, trail_id: str, rev: int, meta: str, modified_ms: int) -> bool:
         """Replace the step's meta; False without such a step."""

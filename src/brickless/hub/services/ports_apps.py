@@ -116,3 +116,16 @@ class Mails(Protocol):
 
     async def waiting(self) -> int:
         """How many there are."""
+
+
+class Certificates(Protocol):
+    """Certificates of devices. PEM, of any size that a request's head may have."""
+
+    def roots(self, pem: bytes) -> int:
+        """How many roots a bundle holds. Raises Malformed for one that holds none, or what may not issue others."""
+
+    def serial_of(self, pem: bytes, roots: bytes, *, now_ms: int) -> str:
+        """The serial number in a certificate's subject (empty without one), when one of `roots` issued it.
+
+        Raises Malformed for what is no certificate, Forbidden for one of somebody else's or out of its time.
+        """

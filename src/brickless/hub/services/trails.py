@@ -306,7 +306,7 @@ class Trails:
                 raise Malformed(error.message) from error
             await session.trails.set_progress(
                 trail_id, rev, status=str(stored["status"]), progress=canonical.dumps(stored).decode(),
-                progress_ms=None, modified_ms=now_ms,
+                progress_ms=None, modified_ms=now_ms, source="owner",
             )  # fmt: skip
             await session.trails.touch(trail_id, now_ms)
         self._parts.changed(trail.owner, trail_id)
