@@ -80,6 +80,8 @@ from brickless.hub.services.tokens import ApiTokens
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.services.webhooks import Webhooks
+from brickless.hub.web.api_pages import ApiPages
+from brickless.hub.web.grant_pages import GrantPages
 from brickless.hub.web.oidc_pages import OidcPages
 from brickless.hub.web.pages import Pages
 from brickless.hub.web.use_cases import UseCases
@@ -137,6 +139,7 @@ class Hub:
         self.database.on_events = self.events.happened
         self.parts = self._make_parts()
         self.auth = Auth(self.parts)
+        self.oauth = OAuth(self.parts)
         self.organisations = Organisations(self.parts)
         self.oidc = HttpProvider(settings.oidc) if settings.oidc else None
         self.courier = HttpCourier(settings.policy.webhook_networks)
@@ -195,7 +198,7 @@ class Hub:
         def base_url(request: Request) -> str:
             return application.base_url(request)
 
-        oauth = OAuthRoutes(OAuth(self.parts), self.auth, base_url)
+        oauth = OAuthRoutes(self.oauth, self.auth, base_url)
         ownership = OwnershipRoutes(Ownership(self.parts, X509Certificates(), self.settings.device_roots))
         auth = AuthRoutes(self.auth, base_url, (*oauth.routes(), *ownership.of_auth()))
         trails = TrailRoutes(self.parts, self.trails, self.objects, base_url, auth.auth_status)
@@ -207,7 +210,7 @@ class Hub:
             ),
             canonical=True,
         )
-        page, page_parts = self._pages(base_url)
+        page, *page_parts = self._pages(base_url)
 
         def by_name(request: Request) -> Service | None:
             if request.path == "/":
@@ -236,7 +239,8 @@ class Hub:
         router.add(LogRoutes(self.parts, self.logs).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
         changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)
-        operations = OperationRoutes(self.parts, metrics, router, self.keys.operator)
+        shown = ApiPages(self.site, router).routes()
+        operations = OperationRoutes(self.parts, metrics, router, self.keys.operator, shown)
         for service in (
             *BlobRoutes(self.objects).services(),
             *operations.services(),
@@ -244,7 +248,7 @@ class Hub:
             *self._for_accounts(),
             *changes.services(),
             *self._for_operators(base_url),
-            page_parts,
+            *page_parts,
         ):
             router.add(service)
         return application
@@ -274,10 +278,13 @@ class Hub:
     def _pages(self, base_url: Callable[[Request], str]) -> tuple[Service, ...]:
         provider = self.settings.oidc
         pages = Pages(self.dashboard, self._use_cases(), self.events, base_url, oidc=provider.name if provider else "")
-        if provider is None or self.oidc is None:
-            return pages.services()
-        oidc = Oidc(self.parts, self.auth, provider, self.oidc)
-        return pages.services(*OidcPages(pages.site, oidc, base_url).routes())
+        self.site = pages.site
+        grants = GrantPages(pages.site, self.oauth, self.auth)
+        more = grants.routes()
+        if provider is not None and self.oidc is not None:
+            oidc = Oidc(self.parts, self.auth, provider, self.oidc)
+            more += OidcPages(pages.site, oidc, base_url).routes()
+        return (*pages.services(*more), *grants.services())
 
     def _use_cases(self) -> UseCases:
         return UseCases(

@@ -25,7 +25,11 @@ _CACHE_S = 30.0
 class OperationRoutes:
     """Handlers for operators. `secret` is the password of the user `saadmin`."""
 
-    def __init__(self, parts: Parts, metrics: Metrics, router: Router, secret: str) -> None:
+    def __init__(
+        self, parts: Parts, metrics: Metrics, router: Router, secret: str, pages: tuple[Route, ...] = ()
+    ) -> None:
+        """`pages` show the interface's description to people."""
+        self._pages = pages
         self._parts = parts
         self._metrics = metrics
         self._router = router
@@ -44,7 +48,14 @@ class OperationRoutes:
             one("/healthz/", Route("GET", "", self.health, summary="The same, for the operator, with its duration")),
             one("/metrics/", Route("GET", "", self.metrics, summary="Prometheus metrics, for the operator")),
             one("/features/", Route("GET", "", self.features, public=True, summary="Which parts this hub has")),
-            one("/swagger/", Route("GET", "doc.json", self.document, public=True, summary="This interface as OpenAPI")),
+            Service(
+                "/swagger/",
+                (
+                    Route("GET", "doc.json", self.document, public=True, summary="This interface as OpenAPI"),
+                    *self._pages,
+                ),
+                bearer=False,
+            ),
         )
 
     def refused(self, request: Request) -> Response | None:

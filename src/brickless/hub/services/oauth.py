@@ -48,6 +48,14 @@ class Agreed(NamedTuple):
     scopes: str
 
 
+class Consent(NamedTuple):
+    """What a person is asked: who wants to act for him, with which scopes, and where the answer goes."""
+
+    name: str
+    scopes: tuple[str, ...]
+    redirect_uri: str
+
+
 def _with_query(uri: str, fields: dict[str, str]) -> str:
     return f"{uri}{'&' if '?' in uri else '?'}{urlencode(sorted(fields.items()))}"
 
@@ -74,6 +82,29 @@ class OAuth:
         if scopes.ALL not in caller.scopes and not caller.scopes.issuperset(words):
             raise Forbidden("Nobody can grant scopes that he has not")
         return app, words, rules.redirect_uri(app, asked.redirect_uri)
+
+    async def consent(self, caller: Identity, asked: Asked, pkce: str) -> Consent:
+        """What the page says on which a person agrees; nothing is agreed yet. Raises what agreeing would raise."""
+        self._may_agree(caller, {}, users_only=True)
+        async with self._parts.db.read() as session:
+            if not pkce:
+                app, words, uri = await self._checked(session, caller, asked)
+                return Consent(app.name or app.nick, words, uri)
+            code = await self._open_code(session, pkce)
+            known = await session.apps.find(code.client)
+        name = (known.name or known.nick) if known is not None else f"a program that calls itself {code.client!r}"
+        return Consent(name, tuple(code.scope.split()), code.redirect_uri)
+
+    async def _open_code(self, session: Session, code_id: str) -> Code:
+        code = await session.authorizations.code(code_id)
+        if code is None or code.expires_ms <= self._parts.clock.now_ms():
+            raise Malformed("Authorization code is invalid or expired")
+        return code
+
+    @staticmethod
+    def refused(redirect_uri: str, state: str) -> str:
+        """Where a person goes who did not agree."""
+        return _with_query(redirect_uri, {"error": "access_denied", "state": state})
 
     async def implicit(self, caller: Identity, claims: dict[str, object], asked: Asked) -> Agreed:
         """POST /auth/authorize: a token at once, in the fragment of the redirect."""
@@ -192,9 +223,7 @@ class OAuth:
 
     async def _agree_pkce(self, caller: Identity, asked: Asked, code_id: str) -> Agreed:
         async with self._parts.db.write() as session:
-            code = await session.authorizations.code(code_id)
-            if code is None or code.expires_ms <= self._parts.clock.now_ms():
-                raise Malformed("Authorization code is invalid or expired")
+            code = await self._open_code(session, code_id)
             words = frozenset(code.scope.split())
             if scopes.ALL not in caller.scopes and not caller.scopes.issuperset(words):
                 raise Forbidden("Nobody can grant scopes that he has not")
