@@ -7,13 +7,15 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import Caller
@@ -72,12 +74,12 @@ def sign_in(page: Page) -> None:
 def sent_to(page: Page, button: str, place: str) -> dict[str, list[str]]:
     """What the application would be told once the button is pressed."""
 
-    def leads_there(request: Request) -> bool:
-        return request.url.startswith(place)
+    def leads_there(answer: Response) -> bool:
+        return answer.headers.get("location", "").startswith(place)
 
-    with page.expect_request(leads_there) as found:
+    with page.expect_response(leads_there) as found, page.expect_request(lambda request: request.url.startswith(place)):
         page.get_by_role("button", name=button).click()
-    parts = urlsplit(found.value.url)
+    parts = urlsplit(found.value.headers["location"])
     return parse_qs(parts.query or parts.fragment)
 
 
@@ -153,7 +155,8 @@ def test_a_mail_sets_a_new_password(hub: HubProcess, page: Page, nobody: Caller)
     account = {"email": "forgetful@example.com", "nick": "forgetful", "password": "forgotten"}
     nobody.post("/auth/accounts", account).raise_for_status()
     nobody.post("/auth/recover", {"email": account["email"]}).raise_for_status()
-    mails = [path.read_text() for path in Path(hub.data_dir, "mail").iterdir()]
+    files = Path(hub.data_dir, "mail").iterdir()
+    mails = [message_from_bytes(path.read_bytes(), policy=default).get_content() for path in files]
     link = next(found[0] for text in mails if (found := re.search(r"http://\S+/reset_password#token=\S+", text)))
     page.goto(link)
     expect(page.get_by_label("What follows")).to_be_hidden()
@@ -163,6 +166,7 @@ def test_a_mail_sets_a_new_password(hub: HubProcess, page: Page, nobody: Caller)
     page.get_by_role("button", name="Set the password").click()
     expect(page.get_by_role("status").filter(has_text="counts from now on")).to_be_visible()
     assert nobody.login("forgetful", "remembered").token
+    page.goto("about:blank")
     page.goto(link)
     page.get_by_label("New password").fill("again")
     page.get_by_role("button", name="Set the password").click()
