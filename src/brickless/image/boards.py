@@ -112,7 +112,8 @@ def pack(
     unpacked_kernel = packs.kernel(folder, kernel or of.kernel, of.arch)
     archive = packs.modules_archive(folder, unpacked_kernel, of.modules)
     image = unpacked_kernel.image if of.arch == AMD64 else compressed(folder, unpacked_kernel.image)
-    tree = devicetree.virt_arm64(folder) if of.arch == ARM64 else None
+    flash = firmware(of, folder)
+    tree = None if flash is None else devicetree.virt_arm64(folder, flash)
     return packs.Bsp(image, initrd, (("modules.cpio.zst", archive), *addons), tree)
 
 

@@ -15,7 +15,7 @@ from brickless.image import cache
 from brickless.linux import process
 
 PROGRAM, PACKAGE = "qemu-system-aarch64", "qemu-system-arm"
-MACHINE, CPU = "virt", "cortex-a53"
+MACHINE, CPU, MEMORY_MB = "virt", "cortex-a53", 512
 # Magic, size, places of structure, strings and reservations, two versions, processor, sizes of strings and structure.
 HEADER = struct.Struct(">10I")
 MAGIC = 0xD00DFEED
@@ -23,18 +23,22 @@ MAX_BYTES = 1 << 20
 DUMP_TIMEOUT_S = 60.0
 
 
-def virt_arm64(folder: Path) -> Path:
-    """The tree of QEMU's `virt` board with one processor, made once below the cache `folder`."""
+def virt_arm64(folder: Path, firmware: Path) -> Path:
+    """The tree of QEMU's `virt` board with one processor, made once below the cache `folder`.
+
+    `firmware` is what it has in its flash: with one it has other devices than without.
+    """
     emulator = process.require(PROGRAM, PACKAGE)
     version = process.run([emulator, "--version"], purpose="asking QEMU for its version", timeout_s=DUMP_TIMEOUT_S)
 
     def make(out: Path) -> None:
         machine = f"{MACHINE},dtb-randomness=off,dumpdtb={out}"
-        argv = [emulator, "-machine", machine, "-cpu", CPU, "-display", "none", "-nodefaults"]
+        board = ["-machine", machine, "-cpu", CPU, "-m", str(MEMORY_MB), "-bios", str(firmware)]
+        argv = [emulator, *board, "-display", "none", "-nodefaults"]
         process.run(argv, purpose="asking QEMU for its device tree", timeout_s=DUMP_TIMEOUT_S)
         out.write_bytes(packed(out.read_bytes()))
 
-    name = f"virt-arm64-{cache.key(version.stdout.decode('utf-8', 'replace'), MACHINE, CPU, 1)}.dtb"
+    name = f"virt-arm64-{cache.key(version.stdout.decode('utf-8', 'replace'), MACHINE, CPU, MEMORY_MB, 2)}.dtb"
     return cache.artefact(folder / "artefacts", name, make)
 
 
