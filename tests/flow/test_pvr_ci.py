@@ -1,13 +1,21 @@
-"""The pipeline of deploy/ci and the commands of its how-to, run as they stand: a real hub, a device that answers."""
+"""The pipeline of deploy/ci and the commands of its how-to, run as they stand: a real hub, a device that answers.
+
+The templates fit the schemas of GitLab and GitHub, and the scripts of their jobs run, with a real builder and registry.
+Left out is only what changes the runner itself: installing packages (`apt-get`, `pip`).
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+import string
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +25,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from ruamel.yaml import YAML
 
 from brickless.oci.layout import LayoutWriter
 from brickless.testkit.archives import file, tar_of
@@ -24,8 +33,11 @@ from brickless.testkit.certificates import code_signing
 from brickless.testkit.debian_image import GZIP, write_image
 from brickless.testkit.hub import HubProcess, running_hub
 from brickless.testkit.hub_client import Caller, DeviceCaller, claimed_device
+from brickless.testkit.registry import PASSWORD, USER, Registry
 
 ROOT = Path(__file__).parents[2]
+CI = ROOT / "deploy/ci"
+INSTALLS = ("sudo apt-get", "apt-get", "pip install")
 STATE = {"#spec": "pantavisor-service-system@1", "notes.json": {"made": "factory"}}
 DPKG = (
     "Package: web\nStatus: install ok installed\nVersion: {}\n\n"
@@ -160,3 +172,153 @@ def test_the_commands_of_the_how_to_as_they_stand(
     assert "package web 1.0 → 1.1" in ran.stdout
     assert "reboot" in ran.stdout
     assert "Revision 2: DONE" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"), [("vendor.gitlab-ci", "gitlab-ci.yml"), ("vendor.github-workflows", "github-actions.yml")]
+)
+def test_a_template_fits_the_schema_of_its_platform(schema: str, name: str, tmp_path: Path) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema]
+    transform = ["--data-transform", "gitlab-ci"] if "gitlab" in schema else []
+    ran = subprocess.run([*check, *transform, CI / name], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    # The schema is a real one: a job whose script is a number is refused.
+    document = YAML(typ="safe").load(CI / name)
+    broken = document["jobs"]["firmware"] if "jobs" in document else document["plan"]
+    broken["steps" if "steps" in broken else "script"] = 7
+    YAML(typ="safe").dump(document, tmp_path / "broken.yml")
+    ran = subprocess.run([*check, tmp_path / "broken.yml"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+
+
+@pytest.fixture
+def project(runner: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A checked-out project with a Containerfile, and a runner whose builder keeps to itself; the environment."""
+    checkout = tmp_path / "project"
+    checkout.mkdir()
+    shutil.copy(CI / "firmware.sh", checkout)
+    (checkout / "program").write_text("one")
+    (checkout / "Containerfile").write_text('FROM scratch\nCOPY program /bin/web\nCMD ["/bin/web"]\n')
+    home = Path(runner["HOME"])
+    # Podman's kin refuse a run root of more than 50 characters, which a test's folder may have.
+    run = tempfile.mkdtemp(prefix="ci-")
+    (home / "auth.json").write_text("{}")
+    settings = home / ".config/containers"
+    settings.mkdir(parents=True)
+    (settings / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    (settings / "storage.conf").write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/images"\nrunroot = "{run}"\n'
+    )
+    kept = {name: value for name, value in runner.items() if name not in {"APP", "MESSAGE", "IMAGE", "WAIT_S"}}
+    yield kept | {
+        "BUILDAH_ISOLATION": "chroot",
+        "CONTAINERS_STORAGE_CONF": str(settings / "storage.conf"),
+        "REGISTRY_AUTH_FILE": str(home / "auth.json"),
+        "TMPDIR": run,
+        "RUNNER_TEMP": run,
+        "WAIT_S": "120",
+    }
+    shutil.rmtree(run)
+
+
+def run_script(lines: list[str], environment: Mapping[str, str], cwd: Path, code: int = 0) -> str:
+    """Run a job's lines in one shell that stops at the first failure, as runners do; what it said."""
+    ran = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", "\n".join(lines)],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
+
+
+@pytest.mark.needs("root", "buildah", "registry")
+def test_the_jobs_of_gitlab(project: dict[str, str], hub: HubProcess, device: DeviceCaller, tmp_path: Path) -> None:
+    template = YAML(typ="safe").load(CI / "gitlab-ci.yml")
+    with Registry(password=True) as registry:
+        conf = Path(project["HOME"], ".config/containers/registries.conf")
+        conf.write_text(f'[[registry]]\nlocation = "{registry.address}"\ninsecure = true\n')
+        given = project | {
+            "CI_PROJECT_DIR": str(tmp_path / "project"),
+            "CI_REGISTRY": registry.address,
+            "CI_REGISTRY_IMAGE": f"{registry.address}/group/web",
+            "CI_REGISTRY_USER": USER,
+            "CI_REGISTRY_PASSWORD": PASSWORD,
+            "CI_COMMIT_SHORT_SHA": "0123abcd",
+        }
+
+        def job(name: str, **more: str) -> str:
+            """Run a job. What the project sets (its hub, its device) counts more than the file, as at GitLab."""
+            own = template[name]
+            environment = dict(given)
+            for key, value in {**template["variables"], **own.get("variables", {})}.items():
+                environment.setdefault(key, string.Template(str(value)).safe_substitute(given))
+            before = template[own["extends"]]["before_script"] if "extends" in own else []
+            assert all(line.startswith(INSTALLS) for line in before)
+            return run_script(own["script"], environment | more, tmp_path / "project")
+
+        job("build-image")
+        said = job("plan")
+        assert "+ web" in said
+        assert "posted" not in said
+        with answering(hub, device, "DONE"):
+            assert "Revision 1: DONE" in job("test-device")
+        (tmp_path / "project/program").write_text("two")
+        given["CI_COMMIT_SHORT_SHA"] = "4567cdef"
+        job("build-image")
+        with answering(hub, device, "DONE"):
+            assert "Revision 2: DONE" in job("canary")
+    state = device.get(f"/trails/{device.id}/steps/2").json()["state"]
+    assert state["web/src.json"]["docker_tag"] == "4567cdef"
+    assert "_sigs/web.json" in state
+
+
+def expressions(runner: Mapping[str, str], dry_run: str) -> Callable[[str], str]:
+    """What GitHub makes of `${{ ... }}`; one that is not known is an error."""
+    known = {
+        "vars.DEVICE": runner["DEVICE"],
+        "vars.PVR_BASEURL": runner["PVR_BASEURL"],
+        "vars.PVR_REPO_BASEURL": runner["PVR_REPO_BASEURL"],
+        "secrets.PVR_USERNAME": runner["PVR_USERNAME"],
+        "secrets.PVR_PASSWORD": runner["PVR_PASSWORD"],
+        "secrets.SIGN_KEY_PEM": Path(runner["SIGN_KEY"]).read_text(),
+        "secrets.SIGN_CHAIN_PEM": Path(runner["SIGN_CHAIN"]).read_text(),
+        "secrets.SIGN_CA_PEM": Path(runner["SIGN_CA"]).read_text(),
+        "github.event_name == 'pull_request' && 'yes' || ''": dry_run,
+    }
+    return lambda text: re.sub(r"\$\{\{ (.*?) \}\}", lambda found: known[found[1]], text)
+
+
+@pytest.mark.needs("root", "buildah")
+def test_the_steps_of_github(project: dict[str, str], hub: HubProcess, device: DeviceCaller, tmp_path: Path) -> None:
+    job = YAML(typ="safe").load(CI / "github-actions.yml")["jobs"]["firmware"]
+    bare = {k: v for k, v in project.items() if not k.startswith(("SIGN_", "PVR_", "DEVICE"))}
+
+    def run_job(event: str) -> str:
+        fill = expressions(project, "yes" if event == "pull_request" else "")
+        environment = bare | {key: fill(value) for key, value in job["env"].items()}
+        said, left_out = "", []
+        for step in job["steps"]:
+            if "run" not in step:
+                continue
+            if step["run"].startswith(INSTALLS):
+                left_out.append(step["run"])
+                continue
+            own = {key: fill(value) for key, value in step.get("env", {}).items()}
+            said += run_script([fill(step["run"])], environment | own, tmp_path / "project")
+        assert len(left_out) == 2
+        return said
+
+    assert "posted" not in run_job("pull_request")
+    os.unlink(tmp_path / "project/image.tar")
+    with answering(hub, device, "DONE"):
+        assert "Revision 1: DONE" in run_job("push")
+    state = device.get(f"/trails/{device.id}/steps/1").json()["state"]
+    assert {"web/root.squashfs", "_sigs/web.json"} <= set(state)
+    assert json.loads((tmp_path / "home/.pvr/auth.json").read_text())["tokens"]
+    # The key was for the job's eyes only.
+    assert Path(project["RUNNER_TEMP"], "key.pem").stat().st_mode & 0o077 == 0
