@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import click
@@ -119,12 +120,21 @@ def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 class Group(click.Group):
     """Commands by name from a table; a command's module is imported when it is called."""
 
-    def __init__(self, *args: Any, registry: Mapping[str, Entry], example: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        registry: Mapping[str, Entry],
+        example: str,
+        moved: Mapping[str, Entry] = MappingProxyType({}),
+        **kwargs: Any,
+    ) -> None:
+        """`moved` are commands under the names of old; their summary says how they are called today."""
         kwargs.setdefault("context_settings", _SETTINGS)
         kwargs.setdefault("no_args_is_help", True)
         kwargs["epilog"] = f"\b\nExample:\n  {example}"
         super().__init__(*args, **kwargs)
         self.registry = registry
+        self.moved = moved
         self.names = {alias: name for name, entry in registry.items() for alias in (name, *entry.aliases)}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -138,9 +148,10 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 click's signature
         """Import the command behind a name or an alias."""
         name = self.names.get(cmd_name)
-        if name is None:
+        entry = self.registry[name] if name is not None else self.moved.get(cmd_name)
+        if entry is None:
             return None
-        command: click.Command = importlib.import_module(self.registry[name].module).command
+        command: click.Command = importlib.import_module(entry.module).command
         return command
 
     def resolve_command(
@@ -153,6 +164,8 @@ class Group(click.Group):
             hint = f"Did you mean `{near[0]}`?" if near else "`pvr --help` lists the commands."
             error = CommandError(UNKNOWN_COMMAND, f"No help topic for '{args[0]}'", hint=hint)
             raise Failed(error, UNKNOWN_COMMAND)
+        if args[0] in self.moved and not ctx.params.get("quiet"):
+            ctx.ensure_object(Env).say(f"`{args[0]}` is deprecated; it is called `{self.moved[args[0]].summary}`.")
         return command.name, command, args[1:]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's signature

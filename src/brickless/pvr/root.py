@@ -78,6 +78,15 @@ COMMANDS = _table(
 )
 
 
+#: As they were called before there was `device` (pvr.md 1.5). `log` is none of them: it shows revisions.
+MOVED = MappingProxyType(
+    {
+        name: Entry(f"{_HERE}device_{place}", (), f"pvr device {place}", hidden=True)
+        for name, place in (("ps", "ps"), ("logs", "logs"), ("scan", "scan"))
+    }
+)
+
+
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         from brickless.pvr.version import version
@@ -89,6 +98,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 @click.command(
     cls=Group,
     registry=COMMANDS,
+    moved=MOVED,
     example="pvr clone me/my-device && cd my-device && pvr app add web --from nginx:1.27 && pvr add && "
     "pvr commit -m web && pvr post",
 )

@@ -43,6 +43,32 @@ def test_every_command_has_help_with_an_example_and_json(name: str, command: cli
     assert pvr(*name.split(), "-h").out == ran.out
 
 
+@pytest.mark.parametrize(
+    ("line", "usage"),
+    [
+        ("i", "init"), ("a", "add"), ("j", "json"), ("d", "diff"), ("s", "status"), ("ci", "commit"), ("p", "put"),
+        ("po", "post"), ("g", "get"), ("m", "merge"), ("ri", "remoteinfo"), ("r", "checkout"), ("co", "checkout"),
+        ("reset", "checkout"), ("c", "clone"), ("fcp", "fastcopy"), ("com", "completion"), ("dma", "dm-apply"),
+        ("dmc", "dm-convert"), ("reg", "register"), ("lo", "login"), ("wai", "whoami"), ("cl", "claim"),
+        ("putobjects", "put-objects"), ("dev cr", "device create"), ("dev se", "device set"),
+        ("dev log", "device logs"),
+        ("app aa", "app add"), ("app ao", "app add"), ("app ai", "app install"), ("app au", "app update"),
+        ("app r", "app rm"), ("app i", "app info"), ("app l", "app ls"), ("sig a", "sig add"), ("sig up", "sig update"),
+    ],
+)  # fmt: skip
+def test_short_names(line: str, usage: str, pvr: Any) -> None:
+    assert pvr(*line.split(), "--help").out.startswith(f"Usage: pvr {usage} ")
+
+
+@pytest.mark.parametrize("name", ["ps", "logs", "scan"])
+def test_names_of_old_still_work_and_say_what_is_new(name: str, pvr: Any) -> None:
+    ran = pvr(name, "--help")
+    assert f"`pvr device {name}`" in ran.err
+    assert ran.out.startswith(f"Usage: pvr {name} ") or ran.out.startswith("Usage: pvr device ")
+    assert pvr("--quiet", name, "--help").err == ""
+    assert f"\n  {name} " not in pvr("--help").out
+
+
 def test_the_table_has_no_name_twice() -> None:
     names = [alias for name, entry in COMMANDS.items() for alias in (name, *entry.aliases)]
     assert len(names) == len(set(names))
