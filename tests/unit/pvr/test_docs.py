@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -76,7 +77,10 @@ def test_the_test_itself_finds_what_is_wrong() -> None:
 
 def test_the_table_of_features_names_tests_that_exist() -> None:
     text = (ROOT / "docs/reference/pvr.md").read_text()
-    named = set(re.findall(r"`((?:unit|contract|flow|ns|vm)/[\w/]+\.py)`", text))
-    assert len(named) > 10
-    for name in sorted(named):
-        assert (ROOT / "tests" / name).is_file(), name
+    named = set(re.findall(r"`((?:unit|contract|flow|ns|vm)/[\w/]+\.py)(?:::(\w+))?`", text))
+    assert len({(name, test) for name, test in named if test}) > 100
+    for name, test in sorted(named):
+        source = ROOT / "tests" / name
+        assert source.is_file(), name
+        functions = {node.name for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert not test or test in functions, f"{name} has no test {test}"
