@@ -8,7 +8,11 @@ order).
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,7 @@ from brickless.main.badbsps import Fault
 from brickless.main.boardlab import MODEL, BoardLab, Outcome
 from brickless.main.lab import Lab
 
+BRICKLESS = Path(sys.executable).with_name("brickless")
 ATTEMPTS = 2
 WATCHDOG_S = 40
 OTHER_MODEL = b"brickless,virt-2"
@@ -127,9 +132,30 @@ def back_when_the_hub_cannot_be_reached_after_the_update(board: BoardLab, say: S
     came_back(board, outcome, 1, say)
 
 
+def a_twin_boots_what_a_clone_has(board: BoardLab, say: Say) -> None:
+    """`brickless twin` with a clone that came from the hub: the same revision on a disk of its own, until Ctrl-C."""
+    clone = board.developer.folder / "twin"
+    board.developer.pvr("clone", f"{board.lab.api.nick}/{board.known.nick}", str(clone))
+    argv = [str(BRICKLESS), "twin", str(clone), "--board", board.board.name, "--cache", str(board.cache), "--verbose"]
+    lines: list[str] = []
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as one:
+        try:
+            for line in one.stderr or ():
+                lines.append(line)
+                if "revision 0 started" in line:
+                    one.send_signal(signal.SIGINT)
+            assert one.wait() == 0, lines
+        finally:
+            one.kill()
+    assert "switched off" in lines[-1], lines
+    assert any(f"Linux version {kernel_of(board)} " in line for line in lines), "the twin has another kernel"
+    say(f"{board.board.name}: a twin of its clone runs {kernel_of(board)}")
+
+
 # The first is what the others come back to: another kernel than theirs.
 ON_PC = (
     committed,
+    a_twin_boots_what_a_clone_has,
     back_from_a_kernel_panic,
     back_from_a_hang_of_pid_1,
     back_from_a_kernel_that_hangs_before_pid_1,

@@ -100,17 +100,22 @@ def chaos(  # noqa: PLR0913, PLR0917 - the options of a command
     from brickless.main.chaos import run as campaign
     from brickless.main.chaos.record import Recording
     from brickless.main.talk import Talk
+    from brickless.main.up import Interrupted, interruptible
 
     talk = Talk(verbose=verbose)
     cache, found = cache.absolute(), found.absolute()
     plan = campaign.Plan(machines, lives, sample, boot, seed, workers, resume)
     try:
-        if recording is None:
-            counts = campaign.run(cache, found, talk, plan, keep=keep)
-        elif state is None:
-            counts = campaign.judge_kept(Recording(recording), cache, found, talk, plan)
-        else:
-            counts = campaign.show(Recording(recording), cache, state, talk, boot=bool(boot))
+        with interruptible():
+            if recording is None:
+                counts = campaign.run(cache, found, talk, plan, keep=keep)
+            elif state is None:
+                counts = campaign.judge_kept(Recording(recording), cache, found, talk, plan)
+            else:
+                counts = campaign.show(Recording(recording), cache, state, talk, boot=bool(boot))
+    except Interrupted as interrupted:
+        talk.say(f"ended by {interrupted}; what was judged and booted is kept beside the recording")
+        sys.exit(130)
     except (BricklessError, OSError) as error:
         talk.say(f"FAILED: {error}")
         sys.exit(2)
@@ -189,16 +194,17 @@ def twin(source: Path, board: str, cache: Path, verbose: bool) -> None:
     from brickless.image.boards import Options
     from brickless.main import imagecmd
     from brickless.main.talk import Talk
+    from brickless.main.up import Interrupted, interruptible
 
     talk = Talk(verbose=verbose)
     try:
-        with tempfile.TemporaryDirectory(prefix="brickless-twin-") as scratch:
+        with interruptible(), tempfile.TemporaryDirectory(prefix="brickless-twin-") as scratch:
             disk = source
             if source.is_dir():
                 disk = Path(scratch) / "disk.img"
                 imagecmd.of_repository(disk, board, cache.absolute(), Options(), source)
             imagecmd.run(disk.absolute(), board, cache.absolute(), talk)
-    except KeyboardInterrupt:
+    except Interrupted:
         talk.say("switched off")
     except (BricklessError, OSError) as error:
         _fail(error)

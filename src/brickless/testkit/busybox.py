@@ -9,6 +9,7 @@ from pathlib import Path
 
 from brickless.core import canonical
 from brickless.image import debian
+from brickless.image.arch import AMD64, Arch
 from brickless.image.initramfs import unpacked
 from brickless.linux import process
 from brickless.store.objects import ObjectStore
@@ -26,19 +27,19 @@ lxc.mount.auto = proc sys:rw
 """
 
 
-def program(cache: Path) -> Path:
+def program(cache: Path, arch: Arch = AMD64) -> Path:
     """Debian's static busybox; packages are kept in `cache`."""
-    debs = debian.fetch([PACKAGE], cache / "debian", closure=False)
+    debs = debian.fetch([PACKAGE], cache / "debian", arch=arch.debian, closure=False)
     return unpacked(debs, cache / "trees") / "bin/busybox"
 
 
-def rootfs(out: Path, cache: Path, files: Mapping[str, bytes] | None = None) -> Path:
+def rootfs(out: Path, cache: Path, files: Mapping[str, bytes] | None = None, arch: Arch = AMD64) -> Path:
     """A squashfs of busybox, the usual folders, and `files` (all executable). Returns `out`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in FOLDERS:
             tar.addfile(_member(path, tarfile.DIRTYPE))
-        for path, content in {"bin/busybox": program(cache).read_bytes(), **(files or {})}.items():
+        for path, content in {"bin/busybox": program(cache, arch).read_bytes(), **(files or {})}.items():
             member = _member(path, tarfile.REGTYPE)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))

@@ -14,6 +14,8 @@ from brickless.twin.errors import TwinError
 TOOL_TIMEOUT_S = 120.0
 # e2fsck(8): file system errors were corrected. The journal was replayed, which is no fault.
 E2FSCK_CORRECTED = 1
+# What is compared at once, and what is written where that differs.
+BLOCK_BYTES, PAGE_BYTES = 1 << 18, 1 << 12
 
 
 def replay_journal(disk: Path) -> None:
@@ -109,3 +111,35 @@ def next_data(fd: int, at: int, size: int) -> int:
         if error.errno == errno.ENXIO:
             return size
         raise
+
+
+def equalise(source: Path, target: Path, *, offset: int = 0) -> None:
+    """Make `target` the same as `source` from `offset` on, byte for byte, by writing only the pages that differ.
+
+    Much faster than a copy where they differ little. Raises `ValueError` when the sizes do not fit.
+    """
+    reader, writer = os.open(source, os.O_RDONLY | os.O_CLOEXEC), os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(reader).st_size - offset
+        if os.fstat(writer).st_size != size:
+            raise ValueError(f"{target} is not as large as {source} from {offset} on")
+        wanted, found = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
+        at = 0
+        # Where both have a hole both have zeros.
+        while (at := min(next_data(reader, at + offset, size + offset) - offset, next_data(writer, at, size))) < size:
+            at -= at % BLOCK_BYTES
+            os.preadv(reader, [wanted], at + offset)
+            os.preadv(writer, [found], at)
+            if wanted != found:
+                _differing(writer, wanted, found, at, size)
+            at += BLOCK_BYTES
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _differing(writer: int, wanted: bytearray, found: bytearray, at: int, size: int) -> None:
+    for begin in range(0, min(BLOCK_BYTES, size - at), PAGE_BYTES):
+        part = wanted[begin : begin + min(PAGE_BYTES, size - at - begin)]
+        if part != found[begin : begin + len(part)]:
+            os.pwrite(writer, part, at + begin)

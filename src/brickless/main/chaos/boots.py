@@ -165,4 +165,5 @@ def boot(rebooted: Rebooted, case: Case, state: CrashState) -> Booted:
     image = rebooted.folder / "disk.img"
     faults += judge(image, case.expected, campaign.checks(case), VIEWS[rebooted.view]).faults
     image.unlink()
+    image.with_suffix(".storage").unlink(missing_ok=True)
     return Booted(case.name, str(state), page.strip(), boots, took_s, tuple(faults))

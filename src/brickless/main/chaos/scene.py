@@ -44,7 +44,7 @@ def page(number: int) -> str:
 
 def factory_state(objects: ObjectStore, board: Bsp, folder: Path, scratch: Path, arch: Arch = AMD64) -> bytes:
     """The factory revision with the container `web`; `folder` is the cache, `scratch` gets its squashfs."""
-    busybox.rootfs(scratch, folder, {"bin/keep": _PROGRAM, f"www/{CHATTER}": _CHATTER})
+    busybox.rootfs(scratch, folder, {"bin/keep": _PROGRAM, f"www/{CHATTER}": _CHATTER}, arch)
     lines = [
         "lxc.mount.entry = /volumes/web/data data none bind,create=dir 0 0",
         # So that whoever fetches the page also sees which metadata has arrived.

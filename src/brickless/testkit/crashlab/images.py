@@ -8,9 +8,7 @@ from pathlib import Path
 
 from brickless.testkit.crashlab.states import CrashState
 from brickless.testkit.crashlab.writelog import SECTOR_BYTES, Entry
-from brickless.twin.disk import copy_sparse, next_data
-
-BLOCK_BYTES, PAGE_BYTES = 1 << 18, 1 << 12
+from brickless.twin.disk import copy_sparse, equalise
 
 
 class Images:
@@ -63,35 +61,3 @@ class Images:
 def _apply(fd: int, entry: Entry) -> None:
     if entry.data:
         os.pwrite(fd, entry.data, entry.sector * SECTOR_BYTES)
-
-
-def equalise(source: Path, target: Path) -> None:
-    """Make `target` the same as `source` byte for byte, by writing only the blocks in which they differ.
-
-    Much faster than a copy where they differ little. Raises `ValueError` when they are not of the same size.
-    """
-    reader, writer = os.open(source, os.O_RDONLY | os.O_CLOEXEC), os.open(target, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        size = os.fstat(reader).st_size
-        if os.fstat(writer).st_size != size:
-            raise ValueError(f"{target} is not as large as {source}")
-        wanted, found = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
-        at = 0
-        # Where both have a hole both have zeros.
-        while (at := min(next_data(reader, at, size), next_data(writer, at, size))) < size:
-            at -= at % BLOCK_BYTES
-            os.preadv(reader, [wanted], at)
-            os.preadv(writer, [found], at)
-            if wanted != found:
-                _differing(writer, wanted, found, at, size)
-            at += BLOCK_BYTES
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def _differing(writer: int, wanted: bytearray, found: bytearray, at: int, size: int) -> None:
-    for begin in range(0, min(BLOCK_BYTES, size - at), PAGE_BYTES):
-        part = wanted[begin : begin + min(PAGE_BYTES, size - at - begin)]
-        if part != found[begin : begin + len(part)]:
-            os.pwrite(writer, part, at + begin)

@@ -50,16 +50,17 @@ Check = Callable[[Path], Sequence[str]]
 
 
 def judge(image: Path, expected: Expected, checks: Sequence[Check] = (), view: View = EMULATOR) -> Verdict:
-    """Judge one disk. The image is changed: its journal is replayed."""
+    """Judge one disk. The image is changed: its journal is replayed.
+
+    Of a disk with partitions the storage is left beside it (`.storage`): the next one that is judged there is brought
+    to its place where they differ.
+    """
     storage = view.storage(image, image.with_suffix(".storage"))
     try:
         return _judge(image, storage, expected, checks, view)
     except BricklessError as error:
         # A disk that our own readers give up on is a finding like any other.
         return Verdict((), (f"the disk cannot be read: {error}",))
-    finally:
-        if storage != image:
-            storage.unlink()
 
 
 def _judge(image: Path, storage: Path, expected: Expected, checks: Sequence[Check], view: View) -> Verdict:

@@ -17,7 +17,7 @@ from brickless.core import bootenv, bootselect
 from brickless.device.boot import grub
 from brickless.image import boards, fat
 from brickless.testkit.crashlab import inspect
-from brickless.twin.disk import copy_sparse
+from brickless.twin.disk import copy_sparse, equalise
 
 KERNEL, INITRD = "pv-kernel.img", "pv-initrd.img"
 MAX_BOOTS = 60
@@ -43,7 +43,7 @@ class View(Protocol):
     reads_journal: bool
 
     def storage(self, image: Path, out: Path) -> Path:
-        """The storage partition as a file: `out`, or the image itself."""
+        """The storage partition as a file: the image itself, or `out`, which may hold an older one of that size."""
         ...
 
     def parse(self, raw: bytes) -> Mapping[str, str]:
@@ -107,7 +107,11 @@ class BoardView:
 
     def storage(self, image: Path, out: Path) -> Path:
         """See `View.storage`."""
-        copy_sparse(image, out, offset=boards.layout(0)[1].offset_bytes)
+        offset = boards.layout(0)[1].offset_bytes
+        if out.exists():
+            equalise(image, out, offset=offset)
+        else:
+            copy_sparse(image, out, offset=offset)
         return out
 
     def parse(self, raw: bytes) -> Mapping[str, str]:

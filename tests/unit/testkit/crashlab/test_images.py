@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brickless.testkit.crashlab.images import BLOCK_BYTES, Images, equalise
+from brickless.testkit.crashlab.images import Images
 from brickless.testkit.crashlab.states import CrashState
 from brickless.testkit.crashlab.writelog import SECTOR_BYTES, Entry
+from brickless.twin.disk import BLOCK_BYTES, equalise
 
 SIZE = 3 * BLOCK_BYTES + 5000
 
@@ -25,6 +26,14 @@ def test_files_become_equal_wherever_they_differ(tmp_path: Path) -> None:
     target = sparse(tmp_path / "b", (10, b"BEGIN"), (2 * BLOCK_BYTES + 77, b"only here"))
     equalise(source, target)
     assert target.read_bytes() == source.read_bytes()
+
+
+def test_a_part_behind_an_offset_becomes_equal(tmp_path: Path) -> None:
+    source = sparse(tmp_path / "a", (10, b"before"), (BLOCK_BYTES + 512, b"first"), (SIZE - 3, b"end"))
+    target = tmp_path / "b"
+    target.write_bytes(b"x" * (SIZE - BLOCK_BYTES - 512))
+    equalise(source, target, offset=BLOCK_BYTES + 512)
+    assert target.read_bytes() == source.read_bytes()[BLOCK_BYTES + 512 :]
 
 
 def test_a_state_is_the_same_disk_whatever_lay_there_before(tmp_path: Path) -> None:
