@@ -60,11 +60,11 @@ def boot_all(
 ) -> list[Booted]:
     """Boot each state in a folder of its own below `work`, a few at a time; `progress` gets each result.
 
-    What `ledger` knows is not booted again, the rest is written down there.
+    What `ledger` knows is not booted again and counts, all of it; the rest is written down there.
     """
     work.mkdir(parents=True, exist_ok=True)
     known = {} if ledger is None else dict(ledger.known)
-    before = [_read(known[str(state)]) for _, state in planned if str(state) in known]
+    before = [_read(entry) for entry in known.values()]
     todo = [(case, state) for case, state in planned if str(state) not in known]
     slots = threading.BoundedSemaphore(workers + 1)
     futures = []
