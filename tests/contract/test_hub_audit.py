@@ -51,6 +51,13 @@ def log_of(caller: Caller, query: str = "") -> list[dict[str, object]]:
     return entries
 
 
+def named(entries: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The entries, each of which must say what was changed."""
+    for entry in entries:
+        assert "=" in str(entry["target"]), f"{entry['action']} does not say what it changed"
+    return entries
+
+
 def test_each_change_leaves_an_entry(world: World) -> None:
     owner = world.owner
     changing = [key for key in routes(owner.client) if not key.startswith(("GET ", "HEAD "))]
@@ -67,6 +74,7 @@ def test_each_change_leaves_an_entry(world: World) -> None:
         newest = [entry for entry in log_of(owner) if entry["seq"] > before and entry["action"] == key]  # type: ignore[operator]  # plain values that the test knows
         assert len(newest) >= 1, f"{key} left no entry"
         assert newest[0]["actor"] == "prn:pantahub.com:auth:/user1"
+        assert "=" in str(newest[0]["target"]), f"{key} does not say what it changed"
 
 
 def test_the_rest(world: World) -> None:
@@ -80,7 +88,7 @@ def test_the_rest(world: World) -> None:
     owner.delete(f"/orgs/{target.org}/members/user2").raise_for_status()
     owner.put(f"/orgs/{target.org}/devices/{target.id}").raise_for_status()
     owner.delete(f"/orgs/{target.org}/invitations/{target.invitation_id}").raise_for_status()
-    told = [entry["action"] for entry in log_of(acting)]
+    told = [entry["action"] for entry in named(log_of(acting))]
     organisation = {key for key in routes(client) if " /orgs/" in key and not key.startswith("GET ")}
     assert set(told) == organisation - {"DELETE /orgs/{org}", "POST /orgs/{org}/token"}
 
@@ -89,7 +97,9 @@ def test_the_rest(world: World) -> None:
     assert log_of(owner)[0]["action"] == "POST /fleets/rollouts/{rollout}/resume"
     plan = {"subject": owner.claims["prn"], "plan": "UNLIMITED"}
     world.callers["admin"].put("/subscriptions/admin/subscription", plan).raise_for_status()
-    assert log_of(world.callers["admin"])[0]["action"] == "PUT /subscriptions/admin/subscription"
+    changed = named(log_of(world.callers["admin"]))[0]
+    assert changed["action"] == "PUT /subscriptions/admin/subscription"
+    assert changed["target"] == f"subject={owner.claims['prn']} plan=UNLIMITED"
     app = owner.post("/apps/", registration(f"audited-{target.id[-8:]}")).json()
     code = owner.post("/auth/code", {"service": app["prn"], "scopes": READ_DEVICES}).json()["code"]
     Caller(client).login(app["prn"], app["secret"]).post("/auth/token", {"access-code": code}).raise_for_status()
@@ -120,8 +130,10 @@ def test_the_rest(world: World) -> None:
     account = {"email": f"{nick}@example.com", "nick": nick, "password": "password"}
     Caller(client).post("/auth/accounts", account).raise_for_status()
     newcomer = Caller(client).login(nick, "password")
-    assert [entry["action"] for entry in log_of(newcomer)] == ["POST /auth/accounts"]
-    hubs_own = log_of(world.callers["admin"], "&hub=1")
+    assert [entry["action"] for entry in named(log_of(newcomer))] == ["POST /auth/accounts"]
+    assert [entry["target"] for entry in log_of(newcomer)] == [f"account={nick}"]
+    hubs_own = named(log_of(world.callers["admin"], "&hub=1"))
+    named(owner.get("/audit/?limit=500").json())
     assert "POST /devices/" in {entry["action"] for entry in hubs_own}
     assert owner.get("/audit/?hub=1").status_code == 403
     assert device.get("/audit/").status_code == 403

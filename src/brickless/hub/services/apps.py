@@ -9,6 +9,7 @@ from brickless.hub.domain import prn
 from brickless.hub.domain.apps import App, AppRequest, Scope
 from brickless.hub.domain.errors import Conflict, Forbidden, LoginFailed, Malformed, NotFound
 from brickless.hub.domain.values import CallerType, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 
@@ -38,6 +39,7 @@ class Apps:
             raise Malformed("An application's nick needs letters or digits, and is not 'base'")
         own_prn = prn.app(slug)
         secret, secret_hash = await self._secret(request.type)
+        audit.named(app=own_prn)
         async with parts.db.write() as session:
             if await session.accounts.by_prn(caller.prn) is None:
                 raise Forbidden("Only accounts register applications")

@@ -106,6 +106,11 @@ def about(account: str, target: str = "") -> None:
         doing.target = f"{doing.target} {target}".strip()[:_MAX_TARGET_CHARS]
 
 
+def named(**things: object) -> None:
+    """Add what the address does not name: what a request makes, or whom its body is about."""
+    about("", " ".join(f"{name}={value}" for name, value in things.items()))
+
+
 def belongs_to(account: str) -> None:
     """Put what is under way into this account's log, whoever does it."""
     doing = _CURRENT.get()

@@ -271,7 +271,7 @@ class Auth:
             created_ms=now_ms,
             modified_ms=now_ms,
         )
-        audit.about(account.prn)
+        audit.about(account.prn, f"account={account.nick}")
         async with parts.db.write() as session:
             if not await session.accounts.add(account):
                 raise Precondition("Email or Nick already in use")
@@ -291,7 +291,7 @@ class Auth:
                 raise Forbidden("There is no such account")
             if not challenge or account.challenge != challenge:
                 raise Precondition("The challenge is wrong or was used already")
-            audit.about(account.prn)
+            audit.about(account.prn, f"account={account.nick}")
             account = replace(account, challenge="", modified_ms=self._parts.clock.now_ms())
             await session.accounts.update(account)
         return account
@@ -328,7 +328,7 @@ class Auth:
             account = await session.accounts.by_prn(str(claims["prn"]))
             if account is None:
                 raise NotFound("There is no such account")
-            audit.about(account.prn)
+            audit.about(account.prn, f"account={account.nick}")
             if account.modified_ms != claims["modified"]:
                 raise Malformed("The account changed since the mail was sent; ask for another mail")
             # The mail reached its reader, which proves the address; one millisecond more makes the token single-use.

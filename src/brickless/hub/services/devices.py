@@ -353,6 +353,7 @@ class Devices:
             modified_ms=now_ms,
             ovmode=ovmode,
         )
+        audit.named(id=token.id, nick=token.nick)
         async with parts.db.write() as session:
             await session.join_tokens.add(token)
         return token, text

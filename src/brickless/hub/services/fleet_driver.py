@@ -17,7 +17,7 @@ from typing import NamedTuple
 from brickless.hub.domain import fleet_phases
 from brickless.hub.domain.fleet import NEVER_MS, OPEN, Member, MemberState, Release, Rollout, RolloutState
 from brickless.hub.domain.fleet_machine import Event
-from brickless.hub.domain.rollout_rule import Decision, Verdict, decide
+from brickless.hub.domain.rollout_rule import Decision, decide
 from brickless.hub.services.fleet_between import settled_between
 from brickless.hub.services.fleet_events import tell
 from brickless.hub.services.fleet_moves import Zones, moved
@@ -271,12 +271,9 @@ class FleetDriver:
     @staticmethod
     async def _counted(session: Session, rollout: Rollout) -> tuple[Rollout, int]:
         """Verdicts up to the first device that is not judged, in the order of assignment; and failures beyond it."""
-        evidence, frontier, early_bad, unjudged = rollout.evidence, rollout.frontier, 0, False
-        for member in await session.members.beyond(rollout.id, rollout.frontier):
-            unjudged = unjudged or (member.verdict is None and member.state in _UNJUDGED)
-            if unjudged:
-                early_bad += member.verdict in _BAD
-                continue
+        evidence, frontier = rollout.evidence, rollout.frontier
+        run, early_bad = await session.members.verdicts(rollout.id, rollout.frontier)
+        for member in run:
             if member.verdict is not None:
                 evidence = evidence.count(member.verdict, rollout.spec.policy)
             frontier = member.number + 1
@@ -361,10 +358,6 @@ class FleetDriver:
                 turn_ms = await session.members.next_turn_ms(rollout_id, wave=rollout.wave)
                 moment_ms = min(moment_ms, max(turn_ms, now_ms + BUSY_MS))
             return max(moment_ms, now_ms + BUSY_MS)
-
-
-_UNJUDGED = OPEN - {MemberState.GOING_BACK}
-_BAD = frozenset({Verdict.FAILED, Verdict.SILENT})
 
 
 def overdue(member: Member, rollout: Rollout, now_ms: int) -> Member:

@@ -46,11 +46,17 @@ class News(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What the rule must know of a member that was assigned."""
+    """What the rule must know of a member that was assigned and is judged, or never will be (`verdict` is None)."""
 
     number: int
-    state: MemberState
     verdict: Verdict | None
+
+
+class Verdicts(NamedTuple):
+    """`run`: members in the order of assignment up to the first that is not judged; `early_bad`: failures beyond it."""
+
+    run: list[Judged]
+    early_bad: int
 
 
 class Fleets(Protocol):
@@ -160,8 +166,8 @@ class Members(Protocol):
     async def next_turn_ms(self, rollout_id: str, *, wave: int) -> int:
         """The earliest moment at which a waiting member up to a wave may be given the release."""
 
-    async def beyond(self, rollout_id: str, frontier: int) -> list[Judged]:
-        """Members assigned at or after `frontier`, by number."""
+    async def verdicts(self, rollout_id: str, frontier: int) -> Verdicts:
+        """What became of the members assigned at or after `frontier`; those under way are not read one by one."""
 
     async def open_in(self, rollout_id: str, *, wave: int | None = None) -> int:
         """How many members are not in a final state, up to a wave or in all."""

@@ -16,6 +16,7 @@ from brickless.hub.domain.fleet_release import Content
 from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.state import CheckedState, objects_by_path
 from brickless.hub.domain.values import Device, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.fleet_ports import Labelled
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
@@ -121,6 +122,7 @@ class Fleets:
             matched = [one for one in await session.fleets.labelled(owner) if wanted.matches(one.labels)]
             after = {one.device_id: _changed(one.labels, changes) for one in matched}
             changed = {one.device_id: after[one.device_id] for one in matched if after[one.device_id] != one.labels}
+            audit.named(selector=wanted.text, devices=len(changed))
             await session.fleets.put_labels(changed, self._parts.clock.now_ms())
         self._parts.changed(owner, *changed)
         return sorted(changed)
@@ -208,6 +210,7 @@ class Fleets:
                 creator=caller.login,
                 created_ms=self._parts.clock.now_ms(),
             )
+            audit.named(release=release.id, name=release.name)
             if not await session.fleets.add_release(release, checked.objects):
                 raise Conflict(f"There is another release of the name {release.name}")
         return release

@@ -8,6 +8,7 @@ from brickless.hub.domain import metas, prn
 from brickless.hub.domain.errors import Forbidden, Malformed, NotFound
 from brickless.hub.domain.jsontext import Value, load_stored, struct_map
 from brickless.hub.domain.values import Device, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 
@@ -111,6 +112,7 @@ class Metadata:
     async def put_account_meta(self, caller: Identity, meta: dict[str, Value]) -> dict[str, Value]:
         """Replace the account-wide user-meta; every device of the account sees it at its next poll."""
         text = metas.bounded(meta)
+        audit.named(account=caller.nick)
         async with self._parts.db.write() as session:
             account = await session.accounts.by_prn(caller.prn)
             if account is None:

@@ -19,6 +19,7 @@ from brickless.hub.domain import prn, scopes
 from brickless.hub.domain.apps import App
 from brickless.hub.domain.errors import Forbidden, Malformed, Unauthenticated
 from brickless.hub.domain.values import Account, CallerType, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 from brickless.hub.services.ports_apps import Code, Grant
@@ -131,6 +132,7 @@ class OAuth:
             app, words, uri = await self._checked(session, caller, asked)
             if app.type == "public" and asked.response_type == "code":
                 raise Malformed("A public application cannot keep a secret: it needs PKCE, or the implicit flow")
+            audit.named(app=app.prn, account=caller.prn)
             code_id = parts.entropy.word(32)
             scope = " ".join(words)
             await session.authorizations.add_code(
@@ -172,6 +174,7 @@ class OAuth:
     ) -> str:
         """Write a grant down and make a token of it."""
         parts = self._parts
+        audit.named(app=client, account=owner)
         grant = Grant(parts.entropy.record_id(), client, owner, comment, scope, parts.clock.now_ms())
         await session.authorizations.add_grant(grant)
         claims: dict[str, object] = {
@@ -218,6 +221,7 @@ class OAuth:
                 raise Malformed("There is no such application")
             client = app.prn if app is not None else client[:200]
             code = Code(parts.entropy.word(40), client, uri, challenge, scope, "", (parts.now_s() + 300) * 1000)
+            audit.named(app=client)
             await session.authorizations.add_code(code)
         return code
 
@@ -227,6 +231,7 @@ class OAuth:
             words = frozenset(code.scope.split())
             if scopes.ALL not in caller.scopes and not caller.scopes.issuperset(words):
                 raise Forbidden("Nobody can grant scopes that he has not")
+            audit.named(app=code.client, account=caller.prn)
             if not await session.authorizations.agree(code_id, caller.prn):
                 raise Malformed("Authorization code already used or expired")
         return Agreed(code_id, _with_query(code.redirect_uri, {"code": code_id, "state": asked.state}), code.scope)
@@ -243,6 +248,8 @@ class OAuth:
         async with parts.db.write() as session:
             code = await session.authorizations.take_code(fields["access-code"])
             owner = await session.accounts.by_prn(code.account) if code is not None and code.account else None
+            if code is not None:
+                audit.about(code.account, f"app={code.client} account={code.account}")
         if code is None or not code.challenge or code.expires_ms <= parts.clock.now_ms():
             raise Malformed("Authorization code is invalid or expired")
         if owner is None:

@@ -11,6 +11,7 @@ from brickless.hub.domain.errors import Conflict, Forbidden, Malformed, NotFound
 from brickless.hub.domain.objects import ObjectRequest, storage_id
 from brickless.hub.domain.state import is_sha, objects_by_path
 from brickless.hub.domain.values import Identity, StoredObject
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Claims, Session
 from brickless.hub.services.possession import linked
@@ -67,6 +68,7 @@ class Objects:
         if request.size_bytes > self._parts.policy.max_object_bytes:
             raise TooLarge(f"An object may have at most {self._parts.policy.max_object_bytes} bytes")
         now_ms = self._parts.clock.now_ms()
+        audit.named(sha=request.sha, name=request.name)
         async with self._parts.db.write() as session:
             known = await session.objects.held(owner, request.sha)
             if known is not None and known.has_bytes:

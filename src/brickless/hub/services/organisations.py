@@ -68,6 +68,7 @@ class Organisations:
             modified_ms=now_ms,
         )
         audit.belongs_to(org.prn)
+        audit.named(org=org.nick)
         async with parts.db.write() as session:
             await self._person(session, caller)
             if not await session.accounts.add(org):
@@ -129,6 +130,7 @@ class Organisations:
         async with self._parts.db.write() as session:
             org, _ = await self._org(session, caller, nick, Permission.OWN)
             membership = await self._membership(session, org, member)
+            audit.named(role=wanted)
             if wanted != Role.OWNER:
                 await self._keep_an_owner(session, org, membership)
             await session.organisations.set_role(org.prn, membership.account, wanted, self._parts.clock.now_ms())
@@ -181,6 +183,7 @@ class Organisations:
                 created_ms=now_ms,
                 expires_ms=now_ms + _INVITATION_LIFE_MS,
             )
+            audit.named(id=invitation.id, email=email, role=wanted)
             await session.organisations.invite(invitation)
             link = f"{accept_url}#{token}"
             text = f"You are invited to the organisation {org.nick} as {wanted}.\n\nOpen this address:\n\n{link}\n"
@@ -212,6 +215,7 @@ class Organisations:
             if await session.organisations.role(invitation.org, person.prn) is not None:
                 raise Conflict("You are a member of this organisation already")
             audit.belongs_to(invitation.org)
+            audit.named(member=person.nick, role=invitation.role)
             await session.organisations.set_role(invitation.org, person.prn, invitation.role, now_ms)
             found = await session.organisations.of(person.prn)
         return next(membership for membership in found if membership.org == invitation.org)

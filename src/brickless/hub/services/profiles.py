@@ -11,6 +11,7 @@ from brickless.hub.domain import jsontext
 from brickless.hub.domain.errors import Forbidden, NotFound, Precondition
 from brickless.hub.domain.jsontext import Value, text_field
 from brickless.hub.domain.values import Account, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 
 FIELDS = ("fullName", "bio", "picture", "website", "location", "github", "gitlab", "company", "twitter")
@@ -86,6 +87,7 @@ class Profiles:
                 limit = 2 * _MAX_PICTURE_BYTES if name == "picture" else _MAX_TEXT_CHARS
                 text = text_field(body, name, max_chars=limit)
                 changes[name] = picture(text) if name == "picture" and text else text
+        audit.named(account=caller.nick)
         async with self._parts.db.write() as session:
             account = await session.accounts.by_prn(caller.prn)
             if account is None:

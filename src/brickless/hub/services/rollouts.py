@@ -12,6 +12,7 @@ from brickless.hub.domain.errors import Conflict, Forbidden, Malformed, NotFound
 from brickless.hub.domain.fleet import ACTIVE, Member, MemberState, Release, Rollout, RolloutState, Spec
 from brickless.hub.domain.rollout_rule import Evidence
 from brickless.hub.domain.values import Identity
+from brickless.hub.services import audit
 from brickless.hub.services.fleet_driver import halted
 from brickless.hub.services.fleet_events import tell
 from brickless.hub.services.fleet_fitting import Fitter, Place
@@ -210,6 +211,7 @@ class Rollouts:
         if ahead.matched and sum(ahead.unfit.values()) == ahead.matched:
             raise Unprocessable(f"Every device would refuse this release: {'; '.join(sorted(ahead.unfit)[:3])}")
         rollout = self._new(caller, release, draft, now_ms)
+        audit.named(rollout=rollout.id, name=rollout.name, release=release.name)
         async with self._parts.db.write() as session:
             devices = await session.fleets.labelled(caller.prn)
             members = new_members(rollout, devices, now_ms)

@@ -8,6 +8,7 @@ from brickless.hub.domain import plans, prn
 from brickless.hub.domain.errors import Forbidden, NotFound, Precondition, TooLarge, Unsupported
 from brickless.hub.domain.plans import Limits, Subscription
 from brickless.hub.domain.values import CallerType, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 
@@ -64,6 +65,7 @@ class Subscriptions:
         if not subject or prn.device_id(subject) is not None:
             raise Precondition("A subscription's subject is the PRN of an account")
         parts, now_ms = self._parts, self._parts.clock.now_ms()
+        audit.named(subject=subject, plan=name)
         async with parts.db.write() as session:
             if await session.accounts.by_prn(subject) is None:
                 raise NotFound("There is no such account")

@@ -10,6 +10,7 @@ import re
 from brickless.hub.domain import prn, scopes
 from brickless.hub.domain.errors import Conflict, Forbidden, Malformed
 from brickless.hub.domain.values import ApiToken, CallerType, Identity
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}\Z")
@@ -74,6 +75,7 @@ class ApiTokens:
             modified_ms=now_ms,
             expires_ms=now_ms + _YEAR_MS if expires_ms is None else expires_ms,
         )
+        audit.named(id=token.id, name=name)
         async with parts.db.write() as session:
             if await session.accounts.by_prn(caller.prn) is None:
                 raise Forbidden("Only accounts have API tokens")

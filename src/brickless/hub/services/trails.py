@@ -14,6 +14,7 @@ from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.objects import storage_id
 from brickless.hub.domain.state import CheckedState
 from brickless.hub.domain.values import Identity, Step, Summary, Trail
+from brickless.hub.services import audit
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import Session
 from brickless.hub.services.possession import require_objects
@@ -76,6 +77,7 @@ class Trails:
         if not caller.owner:
             raise Forbidden("The device is not claimed yet")
         now_ms = self._parts.clock.now_ms()
+        audit.named(id=device_id)
         async with self._parts.db.write() as session:
             device = await session.devices.get(device_id)
             if device is None or device.owner != caller.owner:
@@ -195,6 +197,7 @@ class Trails:
             if caller.prn != (trail.device if caller.is_device else trail.owner):
                 raise Forbidden("Only the owner and the device itself post revisions")
             rev = await self._allocate(session, trail_id, rev)
+            audit.named(rev=rev)
             await require_objects(self._parts, session, trail.owner, state, autolink=autolink)
             used = self._used(trail.owner, state)
             step = self._step(trail, rev, state, committer=caller.prn, message=message, meta=meta, used=used)
