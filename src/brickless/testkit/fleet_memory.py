@@ -15,9 +15,10 @@ from typing import Any, cast
 
 from brickless.hub.domain import progress as words
 from brickless.hub.domain.filters import StatusFilter
-from brickless.hub.domain.fleet import NEVER_MS, OPEN, DeviceType, Member, MemberState, Release, Rollout
+from brickless.hub.domain.fleet import NEVER_MS, OPEN, UNJUDGED, DeviceType, Member, MemberState, Release, Rollout
+from brickless.hub.domain.rollout_rule import BAD
 from brickless.hub.domain.values import Device, Step, StoredObject, Trail
-from brickless.hub.services.fleet_ports import Head, Judged, Labelled, News
+from brickless.hub.services.fleet_ports import Head, Judged, Labelled, News, Verdicts
 from brickless.hub.services.ports import Session
 
 _TOOK = frozenset({MemberState.UPDATED, MemberState.SILENT, MemberState.WITHDRAWN, MemberState.DECLINED})
@@ -43,6 +44,8 @@ class _Index:
     due: list[tuple[int, str]] = field(default_factory=list)
     counts: dict[tuple[MemberState, int], int] = field(default_factory=dict)
     watched: set[str] = field(default_factory=set)
+    #: Numbers of the members that failed or fell silent.
+    bad: set[int] = field(default_factory=set)
 
 
 def _order(member: Member) -> _Order:
@@ -141,15 +144,23 @@ class MemoryDatabase:
     def _place(self, index: _Index, before: Member | None, after: Member | None) -> None:
         """Take `before` out of the orders and put `after` in; either may be None."""
         if before is not None:
-            index.members.pop(before.device_id)
-            index.counts[before.state, before.wave] -= 1
-            index.watched.discard(before.device_id)
-            if before.state is MemberState.WAITING:
-                index.waiting.pop(bisect_left(index.waiting, _order(before)))
-            if after is None:
-                self.of_device[before.device_id].discard(before.rollout_id)
-        if after is None:
-            return
+            self._take_out(index, before)
+        if after is not None:
+            self._put_in(index, after)
+        elif before is not None:
+            self.of_device[before.device_id].discard(before.rollout_id)
+
+    @staticmethod
+    def _take_out(index: _Index, before: Member) -> None:
+        index.members.pop(before.device_id)
+        index.counts[before.state, before.wave] -= 1
+        index.watched.discard(before.device_id)
+        if before.verdict in BAD:
+            index.bad.discard(before.number)
+        if before.state is MemberState.WAITING:
+            index.waiting.pop(bisect_left(index.waiting, _order(before)))
+
+    def _put_in(self, index: _Index, after: Member) -> None:
         index.members[after.device_id] = after
         index.counts[after.state, after.wave] = index.counts.get((after.state, after.wave), 0) + 1
         if after.watched:
@@ -161,6 +172,8 @@ class MemoryDatabase:
         if after.number >= 0:
             index.numbers += [""] * (after.number + 1 - len(index.numbers))
             index.numbers[after.number] = after.device_id
+            if after.verdict in BAD:
+                index.bad.add(after.number)
         self.of_device.setdefault(after.device_id, set()).add(after.rollout_id)
         self.touched.add(after.device_id)
 
@@ -495,10 +508,17 @@ class _Members:
                     break
         return least_ms
 
-    async def beyond(self, rollout_id: str, frontier: int) -> list[Judged]:
+    async def verdicts(self, rollout_id: str, frontier: int) -> Verdicts:
         index = self._index(rollout_id)
-        members = (index.members[device_id] for device_id in index.numbers[frontier:] if device_id)
-        return [Judged(one.number, one.state, one.verdict) for one in members if one.number >= frontier]
+        run: list[Judged] = []
+        for number in range(frontier, len(index.numbers)):
+            member = index.members.get(index.numbers[number])
+            if member is None or member.number != number:
+                continue  # a transaction that gave this number was undone
+            if member.verdict is None and member.state in UNJUDGED:
+                return Verdicts(run, sum(one > number for one in index.bad))
+            run.append(Judged(number, member.verdict))
+        return Verdicts(run, 0)
 
     async def open_in(self, rollout_id: str, *, wave: int | None = None) -> int:
         counts = self._index(rollout_id).counts

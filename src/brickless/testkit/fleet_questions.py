@@ -123,7 +123,8 @@ async def answers(db: Database) -> list[tuple[str, Any]]:
             note(f"turn {wave}", await members.next_turn_ms(first, wave=wave))
             note(f"open {wave}", await members.open_in(first, wave=wave))
         note("open in", (await members.open_in(first), await members.last_wave(first), await members.last_wave("x")))
-        note("beyond", await members.beyond(first, 1))
+        for frontier in range(4):
+            note(f"verdicts {frontier}", await members.verdicts(first, frontier))
         note("in state", sorted(await members.in_state(first, [S.OFFERED, S.SILENT], 10), key=repr))
         note("took", sorted(await members.took(first, 0, 10), key=repr))
         for since_ms in (0, 1000):

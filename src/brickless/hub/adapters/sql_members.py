@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from brickless.hub.adapters import fleet_tables, tables
 from brickless.hub.adapters.sql_fleets import batches, upsert
 from brickless.hub.domain import progress as words
-from brickless.hub.domain.fleet import NEVER_MS, OPEN, Member, MemberState
-from brickless.hub.domain.rollout_rule import Verdict
+from brickless.hub.domain.fleet import NEVER_MS, OPEN, UNJUDGED, Member, MemberState
+from brickless.hub.domain.rollout_rule import BAD, Verdict
 from brickless.hub.domain.values import Step
-from brickless.hub.services.fleet_ports import Head, Judged, News
+from brickless.hub.services.fleet_ports import Head, Judged, News, Verdicts
 
 _members = fleet_tables.rollout_members
 _rollouts = fleet_tables.rollouts
@@ -26,6 +26,10 @@ _PLAIN = (
 _COLUMNS = (*_PLAIN, "state", "verdict", "undone", "busy", "watched")
 _KEY = ("rollout_id", "device_id")
 _OPEN = sorted(state.value for state in OPEN)
+_UNJUDGED = sorted(state.value for state in UNJUDGED)
+_BAD = sorted(verdict.value for verdict in BAD)
+#: Beyond the number of any member.
+NEVER_NUMBER = 2**31 - 1
 _STEP = (
     "trail_id", "rev", "owner", "committer", "commit_msg", "state", "state_sha", "meta", "used_objects", "status",
     "progress", "progress_ms", "step_ms", "created_ms", "modified_ms",
@@ -172,14 +176,17 @@ class SqlMembers:
         """See `services.fleet_ports.Members.next_turn_ms`."""
         return await self._least(_members.c.not_before_ms, *self._waiting(rollout_id, wave))
 
-    async def beyond(self, rollout_id: str, frontier: int) -> list[Judged]:
-        """See `services.fleet_ports.Members.beyond`."""
-        columns = (_members.c.number, _members.c.state, _members.c.verdict)
-        statement = select(*columns).where(_members.c.rollout_id == rollout_id, _members.c.number >= frontier)
-        rows = await self._connection.execute(statement.order_by(_members.c.number))
-        return [
-            Judged(number, MemberState(state), Verdict(verdict) if verdict else None) for number, state, verdict in rows
-        ]
+    async def verdicts(self, rollout_id: str, frontier: int) -> Verdicts:
+        """See `services.fleet_ports.Members.verdicts`."""
+        number, verdict = _members.c.number, _members.c.verdict
+        here = (_members.c.rollout_id == rollout_id, number >= frontier)
+        unjudged = select(number).where(*here, verdict.is_(None), _members.c.state.in_(_UNJUDGED))
+        end = await self._connection.scalar(unjudged.order_by(number).limit(1))
+        end = NEVER_NUMBER if end is None else int(end)
+        rows = await self._connection.execute(select(number, verdict).where(*here, number < end).order_by(number))
+        early = select(func.count()).select_from(_members).where(here[0], number > end, verdict.in_(_BAD))
+        early_bad = 0 if end == NEVER_NUMBER else int(await self._connection.scalar(early) or 0)
+        return Verdicts([Judged(one, Verdict(said) if said else None) for one, said in rows], early_bad)
 
     async def open_in(self, rollout_id: str, *, wave: int | None = None) -> int:
         """See `services.fleet_ports.Members.open_in`."""

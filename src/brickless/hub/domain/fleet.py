@@ -70,6 +70,8 @@ OPEN = frozenset(
 )
 
 
+#: Members that were assigned and whose verdict is still to come, as long as they have none.
+UNJUDGED = OPEN - {MemberState.GOING_BACK}
 #: No report about the step means anything any more.
 _SETTLED = frozenset(
     {MemberState.UPDATED, MemberState.SUPERSEDED, MemberState.UNFIT, MemberState.EXPIRED, MemberState.GONE_BACK}

@@ -23,6 +23,10 @@ class Verdict(StrEnum):
     SILENT = "silent"
 
 
+#: Verdicts against the release.
+BAD = frozenset({Verdict.FAILED, Verdict.SILENT})
+
+
 class Decision(StrEnum):
     """What the rollout does next."""
 
