@@ -307,7 +307,7 @@ def test_no_page_shows_another_accounts_things(browser: httpx.Client, hub: HubPr
     user.put(f"/devices/{device.id}/public").raise_for_status()
     sign_in(browser, "user2", "user2")
     place = f"/dash-ui/devices/{device.id}"
-    for page in (place, f"{place}/logs", f"{place}/revisions/0"):
+    for page in (place, f"/dash-ui/events?logs={device.id}", f"{place}/revisions/0"):
         assert browser.get(page).status_code == 404
     for form in ("rollback", "meta", "labels", "rename", "delete"):
         fields = {"rev": "0", "meta": "a=1", "change": "a=1", "nick": "stolen"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -105,6 +107,52 @@ def test_a_dashboard_hears_of_other_replicas(hubs: tuple[HubProcess, HubProcess]
             post_revision(user, device.id, {"#spec": SPEC})
             told = next(json.loads(line[6:]) for line in lines if line.startswith("data: "))
             assert told == {"kind": "step.posted", "subject": device.id, "text": ""}
+
+
+def followed(client: httpx.Client, user: Caller, path: str, last: str = "") -> Iterator[tuple[str, Any]]:
+    """`(id, data)` of a stream of server-sent events."""
+    headers = {"Authorization": f"Bearer {user.token}", **({"Last-Event-ID": last} if last else {})}
+    place = ""
+    with client.stream("GET", path, headers=headers) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("id: "):
+                place = line[4:]
+            elif line.startswith("data: "):
+                yield place, json.loads(line[6:])
+
+
+def test_a_stream_goes_on_at_another_replica(hubs: tuple[HubProcess, HubProcess]) -> None:
+    with httpx.Client(base_url=hubs[0].url) as here, httpx.Client(base_url=hubs[1].url, timeout=30) as there:
+        user = Caller(here).login("user1", "user1")
+        device = claimed_device(user).start_trail()
+        with contextlib.closing(followed(here, user, "/events/?after=0-0")) as events:
+            place, first = next(events)
+            assert (first["type"], first["subject"]) == ("io.brickless.device.created", device.id)
+        revisions = [post_revision(user, device.id, {"#spec": SPEC})["rev"] for _ in range(3)]
+        with contextlib.closing(followed(there, user, "/events/?types=step.posted", place)) as events:
+            told = [next(events) for _ in range(4)]
+            assert [data["data"]["rev"] for _, data in told] == [0, *revisions]
+            rev = post_revision(user, device.id, {"#spec": SPEC})["rev"]
+            place, data = next(events)
+            assert data["data"]["rev"] == rev
+        rev = post_revision(Caller(there, user.token), device.id, {"#spec": SPEC})["rev"]
+        with contextlib.closing(followed(here, user, "/events/", place)) as events:
+            assert next(events)[1]["data"]["rev"] == rev
+
+
+def test_lines_of_logs_reach_whoever_follows_at_another_replica(hubs: tuple[HubProcess, HubProcess]) -> None:
+    with httpx.Client(base_url=hubs[0].url) as here, httpx.Client(base_url=hubs[1].url, timeout=30) as there:
+        user = Caller(here).login("user1", "user1")
+        device = claimed_device(user).start_trail()
+        device.post("/logs/", [{"msg": "one"}, {"msg": "two"}]).raise_for_status()
+        path = f"/logs/live?dev={device.id}"
+        with contextlib.closing(followed(there, user, f"{path}&after=0")) as tail:
+            told = [next(tail) for _ in range(2)]
+            assert [line["msg"] for _, line in told] == ["one", "two"]
+            device.post("/logs/", [{"msg": "three"}]).raise_for_status()
+            assert next(tail)[1]["msg"] == "three"
+        with contextlib.closing(followed(here, user, path, told[0][0])) as tail:
+            assert [next(tail)[1]["msg"] for _ in range(2)] == ["two", "three"]
 
 
 def test_revisions_from_both_replicas_get_distinct_numbers(hubs: tuple[HubProcess, HubProcess]) -> None:

@@ -236,7 +236,7 @@ class Hub:
         router.add(trails.service())
         router.add(ObjectRoutes(self.objects, base_url, auth.auth_status).service())
         router.add(ExportRoutes(Exports(self.parts), application.optional_identity).service())
-        router.add(LogRoutes(self.parts, self.logs).service())
+        router.add(LogRoutes(self.parts, self.logs, self.events).service())
         router.add(ProfileRoutes(Profiles(self.parts), self.metadata).service())
         changes = ChangeRoutes(Changes(self.parts), base_url, auth.auth_status)
         shown = ApiPages(self.site, router).routes()

@@ -72,7 +72,6 @@ class MemoryDatabase:
         #: When a device was modified last: most looks for changed ones end here.
         self.newest_ms = 0
         self.leases: dict[str, tuple[str, int]] = {}
-        self.events: dict[int, tuple[str, str, str, int]] = {}
         self.journal: list[Callable[[], None]] = []
         self.on_write: Callable[[], None] = lambda: None
         self._session = _Session(self)
@@ -188,18 +187,6 @@ class _Session:
         self.fleets = _Fleets(db)
         self.members = _Members(db)
         self.fleet_trails = _FleetTrails(db)
-        self.events = _Events(db)
-
-
-class _Events:
-    """`services.ports.EventStream`, as far as it is written to."""
-
-    def __init__(self, db: MemoryDatabase) -> None:
-        self._db = db
-
-    async def add(self, account: str, kind: str, subject: str, data: dict[str, Any], time_ms: int) -> None:
-        del data
-        self._db.put(self._db.events, len(self._db.events), (account, kind, subject, time_ms))
 
 
 class _Devices:

@@ -154,6 +154,9 @@ class Simulation:
     def happened(self, account: str) -> None:
         """See `services.ports.Events`."""
 
+    def logged(self, device: str) -> None:
+        """See `services.ports.Events`."""
+
     @staticmethod
     def _identity(prn: str, kind: CallerType, owner: str = "") -> Identity:
         return Identity(prn, prn, prn, kind.value, "user", owner, frozenset({scopes.ALL}), 2**40, 0)

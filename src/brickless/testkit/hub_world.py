@@ -274,7 +274,9 @@ def status(world: World, key: str, name: str, *, changes: bool = True) -> int:
         path = path.replace(field, value)
     if key == "GET /trails/{id}/steps/{rev}/.pvrremote":
         path = f"/trails/{target.id}/steps/1/.pvrremote"
-    if path == "/events/":  # never ends by itself
+    if key == "GET /logs/live":
+        path += f"?dev={target.id}"
+    if key in {"GET /events/", "GET /logs/live"}:  # never end by themselves
         headers = {"Authorization": f"Bearer {caller.token}"} if caller.token else {}
         with caller.client.stream(method, path, headers=headers) as answer:
             return answer.status_code

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from brickless.hub.services.ports_operators import logs_of
+
 _MAX_WAITING = 1000
 #: Follows the streams of all accounts.
 EVERYBODY = "*"
@@ -34,28 +36,36 @@ class LocalEvents:
         for queues in self._queues.values():
             for queue in queues:
                 queue.put_nowait(None)
-        for account in list(self._followers):
-            self.happened(account)
+        self._wake(*self._followers)
 
-    def happened(self, account: str) -> None:
-        """See `services.ports.Events.happened`."""
-        for name in (account, EVERYBODY):
+    def _wake(self, *names: str) -> None:
+        for name in names:
             for waiting in self._followers.get(name, ()):
                 waiting.set()
 
+    def happened(self, account: str) -> None:
+        """See `services.ports.Events.happened`."""
+        self._wake(account, EVERYBODY)
+
+    def logged(self, device: str) -> None:
+        """See `services.ports.Events.logged`."""
+        self._wake(logs_of(device))
+
     @contextmanager
-    def following(self, account: str) -> Iterator[asyncio.Event]:
-        """An event that is set when there may be something new in the account's stream, and when the hub stops."""
+    def following(self, *names: str) -> Iterator[asyncio.Event]:
+        """See `services.ports_operators.Bus.following`."""
         waiting = asyncio.Event()
         if self._closed:
             waiting.set()
-        self._followers[account].add(waiting)
+        for name in names:
+            self._followers[name].add(waiting)
         try:
             yield waiting
         finally:
-            self._followers[account].discard(waiting)
-            if not self._followers[account]:
-                del self._followers[account]
+            for name in names:
+                self._followers[name].discard(waiting)
+                if not self._followers[name]:
+                    del self._followers[name]
 
     def device_changed(self, owner: str, device_id: str) -> None:
         """See `services.ports.Events.device_changed`."""

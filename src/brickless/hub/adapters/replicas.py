@@ -21,6 +21,7 @@ from brickless.hub.services.ports import Events
 log = logging.getLogger("brickless.hub")
 CHANNEL = "hub_changed"
 EVENTS_CHANNEL = "hub_events"
+LOGS_CHANNEL = "hub_logs"
 _PROBE_S = 5.0
 _PROBE_TIMEOUT_S = 5.0
 _RETRY_S = 1.0
@@ -60,6 +61,7 @@ class Replicas:
         connection = await asyncpg.connect(**self._where, timeout=_PROBE_TIMEOUT_S)
         await connection.add_listener(CHANNEL, self._heard)
         await connection.add_listener(EVENTS_CHANNEL, self._heard_events)
+        await connection.add_listener(LOGS_CHANNEL, self._heard_logs)
         self._polls.resume()
         return connection
 
@@ -101,3 +103,6 @@ class Replicas:
 
     def _heard_events(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._events.happened(str(payload))
+
+    def _heard_logs(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._events.logged(str(payload))

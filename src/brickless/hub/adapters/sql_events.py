@@ -7,10 +7,11 @@ was read already. SQLite has one writer at a time, so the row's number is enough
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, cast, insert, literal, literal_column, select, tuple_, update
+from sqlalchemy import BigInteger, Select, bindparam, cast, insert, literal, literal_column, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,8 +24,15 @@ from brickless.hub.services.audit import Doing
 
 _EVENTS, _AUDIT, _HEADS = tables.events.c, tables.audit.c, tables.audit_heads.c
 _NAMES = ("account", "kind", "subject", "data", "time_ms")
+_BATCH = 500
 _OWN_XACT = literal_column("pg_current_xact_id()::text::bigint", BigInteger)
 _SETTLED = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint", BigInteger)
+
+
+def batches(values: Iterable[Any]) -> Iterable[list[Any]]:
+    """The values in lists that a statement can hold."""
+    everything = list(values)
+    return (everything[start : start + _BATCH] for start in range(0, len(everything), _BATCH))
 
 
 def _told(connection: AsyncConnection, account: str) -> None:
@@ -62,6 +70,27 @@ async def emit_of_device(
     account = await connection.scalar(statement)
     if isinstance(account, str):
         _told(connection, account)
+
+
+async def emit_of_devices(
+    connection: AsyncConnection, kind: str, data: Mapping[str, dict[str, Value]], time_ms: int
+) -> None:
+    """Append an event for each of many devices, by id, for whoever owns it now: in two statements a batch."""
+    devices = tables.devices.c
+    for batch in batches(sorted(data)):
+        found = await connection.execute(select(devices.id, devices.owner).where(devices.id.in_(batch)))
+        rows = [
+            dict(zip(_NAMES, (owner, kind, device_id, stored(data[device_id]), time_ms), strict=True))
+            for device_id, owner in found
+            if owner
+        ]
+        if rows:
+            bound: dict[str, Any] = {name: bindparam(name) for name in _NAMES}
+            if _postgresql(connection):
+                bound["xact"] = _OWN_XACT
+            await connection.execute(insert(tables.events).values(**bound), rows)
+        for account in {row["account"] for row in rows}:
+            _told(connection, account)
 
 
 class SqlEvents:

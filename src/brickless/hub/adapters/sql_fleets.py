@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import fleet_tables as tables
-from brickless.hub.adapters.sql_events import emit
+from brickless.hub.adapters.sql_events import batches, emit, emit_of_devices
 from brickless.hub.adapters.tables import devices
 from brickless.hub.domain import fleet_spec
 from brickless.hub.domain.fleet import DeviceType, Release, Rollout, RolloutState
@@ -20,7 +20,6 @@ from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.rollout_rule import Evidence
 from brickless.hub.services.fleet_ports import Labelled
 
-BATCH = 500
 _TYPE = ("owner", "name", "description", "created_ms", "modified_ms")
 _LISTS = ("include", "remove", "types")
 _RELEASE = ("id", "owner", "name", "note", "state", "size_bytes", "source", "creator", "created_ms")
@@ -29,12 +28,6 @@ _ROLLOUT = (
     "members", "synced_ms", "created_ms", "modified_ms", "ends_ms", "creator", "closed",
 )  # fmt: skip
 _EVIDENCE = ("updated", "failed", "silent", "sum_nats")
-
-
-def batches(values: Iterable[Any]) -> Iterable[list[Any]]:
-    """The values in lists that a statement can hold."""
-    everything = list(values)
-    return (everything[start : start + BATCH] for start in range(0, len(everything), BATCH))
 
 
 def upsert(connection: AsyncConnection, table: Any) -> Any:
@@ -120,6 +113,8 @@ class SqlFleets:
         )
         touched = update(devices).where(devices.c.id == bindparam("key")).values(modified_ms=now_ms)
         await self._connection.execute(touched, [{"key": device_id} for device_id in labels])
+        told: dict[str, Value] = {"labels": True}
+        await emit_of_devices(self._connection, "device.changed", dict.fromkeys(labels, told), now_ms)
 
     # -- device types ------------------------------------------------------------------------------------------------
 
@@ -244,7 +239,8 @@ class SqlFleets:
 
     async def _tell(self, rollout: Rollout) -> None:
         told: dict[str, Value] = {
-            "name": rollout.name, "state": rollout.state.value, "phase": rollout.wave, "reason": rollout.reason,
+            "name": rollout.name, "release": rollout.release_id, "state": rollout.state.value, "phase": rollout.wave,
+            "reason": rollout.reason, "devices": rollout.members,
         }  # fmt: skip
         await emit(self._connection, rollout.owner, "rollout.changed", rollout.id, told, rollout.modified_ms)
 

@@ -10,9 +10,12 @@ from sqlalchemy import RowMapping, and_, bindparam, func, insert, not_, or_, sel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brickless.hub.adapters import fleet_tables, tables
-from brickless.hub.adapters.sql_fleets import batches, upsert
+from brickless.hub.adapters.sql_events import batches, emit_of_devices
+from brickless.hub.adapters.sql_fleets import upsert
+from brickless.hub.adapters.sql_trails import note_parts, posted
 from brickless.hub.domain import progress as words
 from brickless.hub.domain.fleet import NEVER_MS, OPEN, UNJUDGED, Member, MemberState
+from brickless.hub.domain.jsontext import Value, load_stored
 from brickless.hub.domain.rollout_rule import BAD, Verdict
 from brickless.hub.domain.values import Step
 from brickless.hub.services.fleet_ports import Head, Judged, News, Verdicts
@@ -300,6 +303,9 @@ class SqlFleetTrails:
         await self._connection.execute(
             insert(tables.steps), [{name: getattr(s, name) for name in _STEP} for s in steps]
         )
+        states = {step.state_sha: step.state for step in steps}
+        for sha, state in states.items():
+            await note_parts(self._connection, state, sha)
         named = [
             {"sha": sha, "trail_id": step.trail_id, "rev": step.rev}
             for step in steps
@@ -311,6 +317,9 @@ class SqlFleetTrails:
         await self._connection.execute(
             statement.values(newest_rev=bindparam("rev"), last_touched_ms=bindparam("now_ms")),
             [{"key": step.trail_id, "rev": step.rev, "now_ms": step.created_ms} for step in steps],
+        )
+        await emit_of_devices(
+            self._connection, "step.posted", {step.trail_id: posted(step) for step in steps}, steps[0].modified_ms
         )
 
     async def cancel_new(self, revs: Iterable[tuple[str, int]], *, progress: str, now_ms: int) -> set[tuple[str, int]]:
@@ -324,4 +333,8 @@ class SqlFleetTrails:
             statement = statement.values(status=words.CANCEL, progress=progress, modified_ms=now_ms)
             rows = await self._connection.execute(statement.returning(columns.trail_id, columns.rev))
             found.update((row.trail_id, row.rev) for row in rows)
+        told: dict[str, dict[str, Value]] = {
+            trail_id: {"rev": rev, "status": words.CANCEL, "progress": load_stored(progress)} for trail_id, rev in found
+        }
+        await emit_of_devices(self._connection, "step.progress", told, now_ms)
         return found

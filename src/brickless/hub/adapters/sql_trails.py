@@ -45,6 +45,19 @@ def _trails() -> Select[Any]:
     return select(tables.trails, tables.devices.c.owner, tables.devices.c.public).select_from(joined).where(_LIVE)
 
 
+async def note_parts(connection: AsyncConnection, state: bytes, sha: str) -> None:
+    """What is searched by container; the same state is noted once."""
+    rows = parts_of(state, sha)
+    if rows:
+        dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+        await connection.execute(dialect.insert(tables.state_parts).on_conflict_do_nothing(), rows)
+
+
+def posted(step: Step) -> dict[str, Value]:
+    """What the event of a new step tells."""
+    return {"rev": step.rev, "state-sha": step.state_sha, "commit-msg": step.commit_msg[:200]}
+
+
 class SqlTrails:
     """`services.ports.Trails` over one connection; `locking` makes reads hold what a transaction will change."""
 
@@ -105,21 +118,13 @@ class SqlTrails:
         except IntegrityError:
             return False
         await self._add_objects(step.trail_id, step.rev, objects)
-        await self._note_parts(step.state, step.state_sha)
+        await note_parts(self._connection, step.state, step.state_sha)
         if step.rev:
             await self._connection.execute(
                 update(tables.trails).where(tables.trails.c.id == step.trail_id).values(newest_rev=step.rev)
             )
-        data: dict[str, Value] = {"rev": step.rev, "state-sha": step.state_sha, "commit-msg": step.commit_msg[:200]}
-        await emit_of_device(self._connection, step.trail_id, "step.posted", data, step.modified_ms)
+        await emit_of_device(self._connection, step.trail_id, "step.posted", posted(step), step.modified_ms)
         return True
-
-    async def _note_parts(self, state: bytes, sha: str) -> None:
-        """What is searched by container; the same state is noted once."""
-        rows = parts_of(state, sha)
-        if rows:
-            dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            await self._connection.execute(dialect.insert(tables.state_parts).on_conflict_do_nothing(), rows)
 
     async def _add_objects(self, trail_id: str, rev: int, objects: Iterable[str]) -> None:
         rows = [{"sha": sha, "trail_id": trail_id, "rev": rev} for sha in objects]
@@ -177,16 +182,17 @@ class SqlTrails:
             "modified_ms": modified_ms,
             "progress_log": progress_words.logged(log, load_stored(progress), source=source, now_ms=modified_ms),
         }
-        if progress_ms is None:
-            return await self._update_step(trail_id, rev, **values)
-        done = await self._update_step(trail_id, rev, progress_ms=progress_ms, **values)
-        if done:
+        if progress_ms is not None:
+            values["progress_ms"] = progress_ms
+        done = await self._update_step(trail_id, rev, **values)
+        if done and progress_ms is not None:
             # A report of an older revision that comes late, or twice, takes nothing back.
             newest = case((tables.trails.c.done_rev < rev, rev), else_=tables.trails.c.done_rev)
             reached: dict[str, Any] = {"done_rev": newest} if status in progress_words.REACHED else {}
             await self._connection.execute(
                 update(tables.trails).where(tables.trails.c.id == trail_id).values(reported_rev=rev, **reached)
             )
+        if done:
             data: dict[str, Value] = {"rev": rev, "status": status, "progress": load_stored(progress)}
             await emit_of_device(self._connection, trail_id, "step.progress", data, modified_ms)
         return done
@@ -203,7 +209,7 @@ class SqlTrails:
         where = and_(tables.step_objects.c.trail_id == trail_id, tables.step_objects.c.rev == rev)
         await self._connection.execute(delete(tables.step_objects).where(where))
         await self._add_objects(trail_id, rev, objects)
-        await self._note_parts(state, sha)
+        await note_parts(self._connection, state, sha)
 
     async def changed(self, owner: str, *, after_ms: int | None, before_ms: int | None, limit: int) -> list[Trail]:
         """See `services.ports.Trails.changed`."""

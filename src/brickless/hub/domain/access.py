@@ -108,6 +108,7 @@ ROUTES: dict[str, tuple[Permission, ...]] = {
     "DELETE /objects/{sha}": _DEVELOP,
     "GET /exports/{owner}/{device}/{rev}/{filename}": _READS,
     "GET /logs/": _READS,
+    "GET /logs/live": _READS,
     "GET /logs/cursor": _READS,
     "POST /logs/cursor": _READS,
     "GET /profiles/": _READS,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator
 
 from brickless.hub.domain import access, events
 from brickless.hub.domain.audit import Entry
@@ -12,7 +10,7 @@ from brickless.hub.domain.errors import Forbidden
 from brickless.hub.domain.events import Cursor, Event
 from brickless.hub.domain.filters import page_number
 from brickless.hub.domain.values import Identity
-from brickless.hub.http import encoding
+from brickless.hub.http import encoding, streams
 from brickless.hub.http.messages import Request, Response, ok
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.audit import AuditLog
@@ -21,8 +19,6 @@ from brickless.hub.services.ports_operators import Bus
 
 _MAX_PAGE = 500
 _BATCH = 200
-#: A stream looks again after this long, also when nobody said that there is something; a comment keeps proxies awake.
-_LOOK_AGAIN_S = 5.0
 
 
 def _entry(value: Entry) -> dict[str, object]:
@@ -91,29 +87,16 @@ class EventRoutes:
         else:
             async with self._parts.db.read() as session:
                 cursor = await session.events.end()
-        body = self._events(request, caller, cursor, patterns)
-        return Response(body, content_type="text/event-stream", headers=(("Cache-Control", "no-store"),))
+        hello = streams.RETRY + f"id: {cursor}\n: from here on\n\n".encode()
 
-    async def _events(
-        self, request: Request, caller: Identity, cursor: Cursor, patterns: tuple[str, ...]
-    ) -> AsyncGenerator[bytes, None]:
-        gone = asyncio.create_task(request.gone())
-        try:
-            yield f"retry: 3000\nid: {cursor}\n: from here on\n\n".encode()
-            with self._bus.following(caller.account) as waiting:
-                while not self._bus.closed and not gone.done():
-                    waiting.clear()
-                    found = await self._after(caller, cursor)
-                    if found is None:
-                        return
-                    for event in found:
-                        cursor = event.cursor
-                        if events.matches(event.kind, patterns):
-                            yield server_sent(event)
-                    if not found and not await woken(waiting, gone):
-                        yield b": nothing new\n\n"
-        finally:
-            gone.cancel()
+        async def look() -> list[bytes] | None:
+            nonlocal cursor
+            found = await self._after(caller, cursor)
+            cursor = found[-1].cursor if found else cursor
+            return None if found is None else [_shown(event, patterns) for event in found]
+
+        body = streams.stream(request, self._bus, (caller.account,), hello, look)
+        return Response(body, content_type=streams.CONTENT_TYPE, headers=(("Cache-Control", "no-store"),))
 
     async def _after(self, caller: Identity, cursor: Cursor) -> list[Event] | None:
         """What follows; None when the caller does not belong to the organisation any more."""
@@ -125,16 +108,12 @@ class EventRoutes:
             return await session.events.after(caller.account, cursor, limit=_BATCH)
 
 
+def _shown(event: Event, patterns: tuple[str, ...]) -> bytes:
+    return server_sent(event) if events.matches(event.kind, patterns) else streams.NOT_SHOWN
+
+
 def server_sent(event: Event) -> bytes:
     """The event for a stream: its id is where the next connection goes on."""
     members = events.cloud_event(event)
     data = json.dumps({name: members[name] for name in ("type", "subject", "time", "data")})
     return f"id: {event.cursor}\nevent: {event.kind}\ndata: {data}\n\n".encode()
-
-
-async def woken(waiting: asyncio.Event, gone: asyncio.Task[None]) -> bool:
-    """Wait until there may be something new, or the client left; False when it was only time to look again."""
-    task = asyncio.create_task(waiting.wait())
-    done, _ = await asyncio.wait({task, gone}, timeout=_LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
-    task.cancel()
-    return bool(done)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 from brickless.hub.domain import jsontext
 from brickless.hub.domain.errors import Malformed
 from brickless.hub.domain.filters import page_number
-from brickless.hub.http import encoding
+from brickless.hub.domain.values import LogEntry
+from brickless.hub.http import encoding, streams
 from brickless.hub.http.messages import Request, Response, ok, parse_query
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.logs import MAX_PAGE, LogPage, Logs
 from brickless.hub.services.parts import Parts
 from brickless.hub.services.ports import LogQuery
+from brickless.hub.services.ports_operators import Bus, logs_of
 
 _MAX_WORDS = 100
 
@@ -41,11 +45,16 @@ def _page(page: LogPage) -> Response:
     return ok(body)
 
 
+def _server_sent(line: LogEntry) -> bytes:
+    return f"id: {line.id}\nevent: log\ndata: {json.dumps(encoding.log_entry(line))}\n\n".encode()
+
+
 class LogRoutes:
     """Handlers of /logs."""
 
-    def __init__(self, parts: Parts, logs: Logs) -> None:
+    def __init__(self, parts: Parts, logs: Logs, bus: Bus) -> None:
         self._parts = parts
+        self._bus = bus
         self._logs = logs
 
     def service(self) -> Service:
@@ -53,6 +62,7 @@ class LogRoutes:
         routes = (
             Route("POST", "", self.add, summary="Lines of a device"),
             Route("GET", "", self.find, summary="Lines of the caller's devices"),
+            Route("GET", "live", self.live, summary="Lines of a device as it sends them, as server-sent events"),
             Route("GET", "cursor", self.resume, summary="The next page of a cursor"),
             Route("POST", "cursor", self.resume, summary="The next page of a cursor"),
         )
@@ -81,6 +91,23 @@ class LogRoutes:
         )
         cursor = bool(request.field("cursor"))
         return _page(await self._logs.find(request.caller, query, _words(request, "dev"), cursor=cursor))
+
+    async def live(self, request: Request) -> Response:
+        """GET /logs/live: lines of the device `dev` behind `Last-Event-ID` (or `after`), or from now on."""
+        caller = request.caller
+        device = await self._logs.device(caller, request.field("dev") or "")
+        place = request.header("last-event-id") or request.field("after")
+        line_id = page_number(place, "after", default=0, maximum=2**62) if place else await self._logs.end()
+
+        async def look() -> list[bytes] | None:
+            nonlocal line_id
+            lines = await self._logs.after(caller, device, line_id)
+            line_id = lines[-1].id if lines else line_id
+            return None if lines is None else [_server_sent(line) for line in lines]
+
+        hello = streams.RETRY + f"id: {line_id}\n: from here on\n\n".encode()
+        body = streams.stream(request, self._bus, (logs_of(device),), hello, look)
+        return Response(body, content_type=streams.CONTENT_TYPE, headers=(("Cache-Control", "no-store"),))
 
     async def resume(self, request: Request) -> Response:
         """GET or POST /logs/cursor."""

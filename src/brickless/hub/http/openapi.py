@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from brickless.hub.domain.access import Role
-from brickless.hub.http import fleet_bodies
+from brickless.hub.http import fleet_bodies, openapi_events
 from brickless.hub.http.router import Route, Service
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -119,6 +119,7 @@ QUERIES: dict[str, dict[str, Any]] = {
         "progress.status": _TEXT, "fields": _TEXT, "page[size]": _PAGE, "page[offset]": _PAGE, "page[after]": _PAGE,
     },
     "GET /trails/{id}/steps/{rev}": {"fields": _TEXT},
+    "GET /logs/live": {"dev": _TEXT, "after": _TEXT},
     "GET /audit/": {"limit": _PAGE, "before": _PAGE, "hub": _TEXT},
     "GET /audit/verify": {"hub": _TEXT},
     "GET /events/": {"after": _TEXT, "types": _TEXT},
@@ -135,6 +136,7 @@ QUERIES: dict[str, dict[str, Any]] = {
     **fleet_bodies.QUERIES,
 }  # fmt: skip
 _PARAMETERS: dict[str, dict[str, Any]] = {"rev": {"type": "integer", "minimum": 0}, "sha": _SHA}
+_STREAMS = openapi_events.answers()
 _ERROR = {"description": "refused", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
 
 
@@ -161,6 +163,8 @@ def _operation(service: Service, route: Route) -> dict[str, Any]:
         operation["security"] = [{"bearer": list(route.scopes)}]
     elif not route.public:
         operation["security"] = [{"operator": []}]
+    if key in _STREAMS:
+        operation["responses"]["200"] = _STREAMS[key]
     if key in BODIES:
         operation["requestBody"] = {"content": {"application/json": {"schema": BODIES[key]}}}
     return operation
@@ -177,14 +181,16 @@ def document(services: Iterable[Service]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Brickless hub", "version": "1"},
         "paths": paths,
+        "webhooks": openapi_events.webhooks(),
         "components": {
             "schemas": {
+                **openapi_events.schemas(),
                 "Error": {
                     "anyOf": [
                         _object(("error", "code"), error=_TEXT, code={"type": "integer"}, msg=_TEXT),
                         _object(("Error",), Error=_TEXT),
                     ]
-                }
+                },
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},

@@ -19,7 +19,6 @@ from brickless.hub.domain.fleet import NEVER_MS, OPEN, Member, MemberState, Rele
 from brickless.hub.domain.fleet_machine import Event
 from brickless.hub.domain.rollout_rule import Decision, decide
 from brickless.hub.services.fleet_between import settled_between
-from brickless.hub.services.fleet_events import tell
 from brickless.hub.services.fleet_moves import Zones, moved
 from brickless.hub.services.fleet_news import absorbed
 from brickless.hub.services.fleet_ports import News
@@ -247,7 +246,6 @@ class FleetDriver:
             if rollout != before:
                 rollout = replace(rollout, modified_ms=now_ms)
                 await session.fleets.save(rollout)
-                await tell(session, before, rollout, now_ms)
             self._quiet[rollout_id] = Quiet(rollout.modified_ms, await self._quiet_until(session, rollout, early_bad))
         self._parts.changed(rollout.owner, *sorted(devices))
         return len(devices) > 0 or (rollout.state is not before.state and not rollout.closed)

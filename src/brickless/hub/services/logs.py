@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from brickless.hub.domain import prn
-from brickless.hub.domain.errors import Forbidden, Malformed, TooLarge
+from brickless.hub.domain import access, prn
+from brickless.hub.domain.errors import Forbidden, Malformed, NotFound, TooLarge
 from brickless.hub.domain.jsontext import Value
 from brickless.hub.domain.values import Identity, LogEntry
 from brickless.hub.services.parts import Parts
@@ -68,6 +68,7 @@ class Logs:
             # Inside the transaction: lines appear in the order of their times, so a reader that tails misses none.
             now_ms = self._parts.clock.now_ms()
             await session.logs.add([replace(line, created_ms=now_ms) for line in lines])
+        self._parts.events.logged(caller.prn)
 
     @staticmethod
     def _line(caller: Identity, entry: Value) -> LogEntry:
@@ -106,6 +107,38 @@ class Logs:
         if device is None:
             raise Malformed(f"There is no device of the nick {name[:64]!r}")
         return device.prn
+
+    async def end(self) -> int:
+        """The id of the newest line of any device, 0 without any: whoever begins to follow begins behind it."""
+        async with self._parts.db.read() as session:
+            return await session.logs.end()
+
+    async def device(self, caller: Identity, name: str) -> str:
+        """PRN of one of the caller's devices, by id, PRN or nick. Raises NotFound for any other."""
+        if not caller.is_person:
+            raise Forbidden("Only people read logs")
+        async with self._parts.db.read() as session:
+            wanted = await self._device_prn(session, caller, name)
+            found = await session.devices.get(prn.device_id(wanted) or "")
+        if found is None or found.owner != caller.account:
+            raise NotFound("There is no such device in this account")
+        return wanted
+
+    async def after(self, caller: Identity, device: str, line_id: int) -> list[LogEntry] | None:
+        """Lines of a device (a PRN) behind one of them, oldest first, a page at most.
+
+        None when the caller does not belong to the organisation any more, or may not see them.
+        """
+        async with self._parts.db.read() as session:
+            if caller.actor:
+                role = await session.organisations.role(caller.account, caller.actor)
+                if role is None or not access.granted(role, access.ROUTES["GET /logs/live"]):
+                    return None
+            return await session.logs.find(
+                LogQuery(
+                    owner=caller.account, devices=(device,), after_id=line_id, sort=(("id", False),), page=MAX_PAGE
+                )
+            )
 
     async def _page(self, session: Session, caller: Identity, query: LogQuery, *, cursor: bool) -> LogPage:
         entries = await session.logs.find(query)

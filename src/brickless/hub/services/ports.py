@@ -269,6 +269,7 @@ class LogQuery:
     levels: tuple[str, ...] = ()
     before_ms: int | None = None
     after_ms: int | None = None
+    after_id: int | None = None
     sort: tuple[tuple[str, bool], ...] = ()
     start: int = 0
     page: int = 50
@@ -278,7 +279,10 @@ class Logs(Protocol):
     """Lines that devices sent."""
 
     async def add(self, entries: Iterable[LogEntry]) -> None:
-        """Insert; the ids are given by the database."""
+        """Insert lines of one device; the database gives ids, which grow in the order in which they can be read."""
+
+    async def end(self) -> int:
+        """The id of the newest line, 0 without any."""
 
     async def find(self, query: LogQuery) -> list[LogEntry]:
         """One page."""
@@ -437,6 +441,9 @@ class Events(Protocol):
 
     def happened(self, account: str) -> None:
         """Called after events of the account are durable."""
+
+    def logged(self, device: str) -> None:
+        """Called after lines of the device (a PRN) are durable."""
 
 
 class MailRefused(Exception):  # noqa: N818 - a server refuses, nothing went wrong in us

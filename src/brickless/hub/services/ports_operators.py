@@ -184,6 +184,11 @@ class OidcClient(Protocol):
         """The claims of the ID token that a code stands for; its signature, issuer, audience and times are right."""
 
 
+def logs_of(device: str) -> str:
+    """The name under which `Bus.following` waits for lines of a device (a PRN)."""
+    return f"logs {device}"
+
+
 class Bus(Protocol):
     """Who waits for events, in this process."""
 
@@ -191,5 +196,8 @@ class Bus(Protocol):
     def closed(self) -> bool:
         """Whether the hub stops: streams end now."""
 
-    def following(self, account: str) -> AbstractContextManager[asyncio.Event]:
-        """An event that is set when there may be something new in the account's stream, and when the hub stops."""
+    def following(self, *names: str) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set when there may be something new, and when the hub stops.
+
+        A name is an account, for its stream, or what `logs_of` makes of a device.
+        """

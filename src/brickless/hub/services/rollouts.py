@@ -14,7 +14,6 @@ from brickless.hub.domain.rollout_rule import Evidence
 from brickless.hub.domain.values import Identity
 from brickless.hub.services import audit
 from brickless.hub.services.fleet_driver import halted
-from brickless.hub.services.fleet_events import tell
 from brickless.hub.services.fleet_fitting import Fitter, Place
 from brickless.hub.services.fleet_ports import Head, Labelled
 from brickless.hub.services.fleet_sync import new_members
@@ -219,7 +218,6 @@ class Rollouts:
             if not await session.fleets.add_rollout(rollout):
                 raise Conflict(f"There is another rollout of the name {rollout.name}")
             await session.members.add(members)
-            await tell(session, None, rollout, now_ms)
         self._changed(rollout)
         return await self.get(caller, rollout.id)
 
@@ -289,7 +287,6 @@ class Rollouts:
             now_ms = self._parts.clock.now_ms()
             after = replace(rollout, state=state, reason=reason, modified_ms=now_ms)
             await session.fleets.save(after)
-            await tell(session, rollout, after, now_ms)
         self._changed(rollout)
         return await self.get(caller, rollout.id)
 
@@ -315,9 +312,8 @@ class Rollouts:
             rollout = await self._held(session, caller, name, reason)
             if rollout.state not in allowed:
                 raise Conflict(f"The rollout is {rollout.state.value}")
-            before, now_ms = rollout, self._parts.clock.now_ms()
+            now_ms = self._parts.clock.now_ms()
             rollout, devices = await halted(session, rollout, state, reason, now_ms)
             await session.fleets.save(replace(rollout, closed=False))
-            await tell(session, before, rollout, now_ms)
         self._changed(rollout, *devices)
         return await self.get(caller, rollout.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from urllib.parse import urlencode
 
@@ -10,7 +11,7 @@ import segno
 from brickless.core import canonical
 from brickless.hub.domain import containers, prn
 from brickless.hub.domain.access import Permission
-from brickless.hub.domain.errors import Malformed, NotFound, Refusal
+from brickless.hub.domain.errors import Forbidden, Malformed, NotFound, Refusal
 from brickless.hub.domain.filters import EVERY_STATUS
 from brickless.hub.domain.fleet import MemberState, RolloutState
 from brickless.hub.domain.fleet_lists import Search
@@ -20,9 +21,11 @@ from brickless.hub.domain.values import Device, LogEntry, Step
 from brickless.hub.http.messages import Request, Response
 from brickless.hub.http.router import Route
 from brickless.hub.services.devices import Draft
+from brickless.hub.services.logs import Logs
 from brickless.hub.services.ports import LogQuery
+from brickless.hub.services.ports_operators import logs_of
 from brickless.hub.services.trails import StepPage
-from brickless.hub.web.site import HEADERS, HTML, NO_STORE, Site, Visit
+from brickless.hub.web.site import Site, Visit
 from brickless.hub.web.use_cases import UseCases
 
 _READ, _SEEN = (Permission.READ,), (Permission.READ, Permission.INSTALL)
@@ -86,7 +89,6 @@ class DevicePages:
         return (
             get("devices", self.devices, *_SEEN),
             get(one, self.device, *_READ),
-            get(f"{one}/logs", self.logs, *_READ),
             get(f"{one}/revisions/{{rev}}", self.revision, *_READ),
             post(f"{one}/rollback", self.roll_back, deploy),
             post(f"{one}/meta", self.set_meta, operate),
@@ -156,6 +158,8 @@ class DevicePages:
         percent = progress.get("progress", 0)
         reached = [step for step in steps if step.status in _REACHED]
         seen = self._use.presence.last(device.id)
+        end = await self._use.logs.end()
+        lines = await self._lines(visit, device)
         return self._site.page(
             request, "device.html", visit, device=device, steps=steps, newest=newest,
             running=reached[0].rev if reached else "–", target=_target(steps),
@@ -163,21 +167,24 @@ class DevicePages:
             seen_ms=seen[0] if seen else device.last_seen_ms,
             parts=containers.containers(containers.parse(newest.state)) if newest else (),
             rollouts=await self._use.rollouts.of_device(visit.caller, device.id),
-            lines=await self._lines(visit, device), user_meta=_meta_text(load_stored(device.user_meta)),
+            lines=lines, last_line=max((line.id for line in lines), default=end),
+            user_meta=_meta_text(load_stored(device.user_meta)),
             device_meta={key: _shown(value) for key, value in load_stored(device.device_meta).items()},
             found_labels=await self._use.fleets.labels(visit.caller, device.id),
         )  # fmt: skip
+
+    async def tail(self, request: Request, visit: Visit) -> Tail:
+        """The lines of the device `logs` behind the line `line`, or behind what the browser saw last."""
+        if not visit.may(Permission.READ):
+            raise Forbidden("Your role does not see logs")
+        device = await self._device(visit, request.field("logs") or "")
+        place = request.header("last-event-id") or request.field("line") or ""
+        return Tail(self._use.logs, self._site, visit, device.prn, number(place, "A line") or 0)
 
     async def _lines(self, visit: Visit, device: Device) -> list[LogEntry]:
         query = LogQuery(owner=visit.caller.account, sort=(("time-created", True),), page=_LOG_LINES)
         page = await self._use.logs.find(visit.caller, query, (device.id,), cursor=False)
         return page.entries[::-1]
-
-    async def logs(self, request: Request, visit: Visit) -> Response:
-        """GET devices/{id}/logs: the newest lines, as a part of the page."""
-        device = await self._device(visit, request.params["id"])
-        text = self._site.fragment("logs.html", lines=await self._lines(visit, device))
-        return Response(text.encode(), content_type=HTML, headers=(*HEADERS, NO_STORE))
 
     async def revision(self, request: Request, visit: Visit) -> Response:
         """GET devices/{id}/revisions/{rev}: what it changed."""
@@ -266,6 +273,24 @@ class DevicePages:
         except Refusal as error:
             return self._claim_page(request, visit, device, challenge, error=error.message, status=400)
         return self._site.see(f"/dash-ui/devices/{device}")
+
+
+class Tail:
+    """What a device says, for one open page: each look finds what was not told yet."""
+
+    def __init__(self, logs: Logs, site: Site, visit: Visit, device: str, line_id: int) -> None:
+        self._logs, self._site, self._visit, self._device = logs, site, visit, device
+        self._line_id = line_id
+        self.name = logs_of(device)
+
+    async def look(self) -> list[bytes] | None:
+        """The new lines as one event whose id is the last one's; None when they may not be seen any more."""
+        lines = await self._logs.after(self._visit.caller, self._device, self._line_id)
+        if not lines:
+            return None if lines is None else []
+        self._line_id = lines[-1].id
+        shown = json.dumps(self._site.fragment("logs.html", lines=lines))
+        return [f"id: {self._line_id}\nevent: lines\ndata: {shown}\n\n".encode()]
 
 
 def _target(steps: list[Step]) -> Step | None:

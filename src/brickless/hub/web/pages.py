@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 
 from brickless.hub.domain.errors import Forbidden
 from brickless.hub.domain.events import Event
 from brickless.hub.domain.jsontext import load_stored
-from brickless.hub.http.audit import woken
+from brickless.hub.http import streams
 from brickless.hub.http.messages import Request, Response
 from brickless.hub.http.router import Route, Service
 from brickless.hub.services.dashboard import Dashboard
@@ -17,7 +16,7 @@ from brickless.hub.services.ports_operators import Bus
 from brickless.hub.web.device_pages import DevicePages
 from brickless.hub.web.fleet_pages import FleetPages
 from brickless.hub.web.settings_pages import SettingsPages
-from brickless.hub.web.site import HEADERS, NO_STORE, Site, Visit
+from brickless.hub.web.site import HEADERS, NO_STORE, Site
 from brickless.hub.web.use_cases import UseCases
 
 _BATCH = 500
@@ -59,30 +58,28 @@ class Pages:
         return Service("/", first, bearer=False), Service("/dash-ui/", parts, bearer=False)
 
     async def events(self, request: Request) -> Response:
-        """GET events: what changed, for pages that show it."""
+        """GET events: what changed, for pages that show it; with `logs`, also the lines of that device behind `line`.
+
+        One stream a page: browsers keep few connections to one host.
+        """
         visit = await self.site.visit(request)
         if visit is None:
             raise Forbidden("Sign in first")
-        return Response(self._stream(request, visit), content_type="text/event-stream", headers=(*HEADERS, NO_STORE))
+        tail = await self._devices.tail(request, visit) if request.field("logs") else None
+        cursor = await self._dashboard.end_of_events()
 
-    async def _stream(self, request: Request, visit: Visit) -> AsyncGenerator[bytes, None]:
-        gone = asyncio.create_task(request.gone())
-        try:
-            yield b"retry: 3000\n\n"
-            cursor = await self._dashboard.end_of_events()
-            with self._bus.following(visit.caller.account) as waiting:
-                while not self._bus.closed and not gone.done():
-                    waiting.clear()
-                    found = await self._dashboard.events_after(visit.caller, cursor, limit=_BATCH)
-                    if found is None:
-                        return
-                    for text in _changes(found):
-                        yield text
-                    cursor = found[-1].cursor if found else cursor
-                    if not found and not await woken(waiting, gone):
-                        yield b": nothing new\n\n"
-        finally:
-            gone.cancel()
+        async def look() -> list[bytes] | None:
+            nonlocal cursor
+            found = await self._dashboard.events_after(visit.caller, cursor, limit=_BATCH)
+            lines = await tail.look() if tail is not None else []
+            if found is None or lines is None:
+                return None
+            cursor = found[-1].cursor if found else cursor
+            return [*_changes(found), *lines]
+
+        names = (visit.caller.account, *((tail.name,) if tail is not None else ()))
+        body = streams.stream(request, self._bus, names, streams.RETRY + b"\n", look)
+        return Response(body, content_type=streams.CONTENT_TYPE, headers=(*HEADERS, NO_STORE))
 
 
 def _changes(found: list[Event]) -> list[bytes]:

@@ -30,11 +30,9 @@ function replace(region, content) {
   if (region.querySelector(":popover-open")) return;
   if (region.dataset.shown === content) return;
   const before = region.textContent;
-  const atEnd = region.scrollTop + region.clientHeight >= region.scrollHeight - 8;
   region.innerHTML = content;
   region.dataset.shown = content;
   tellTimes(region);
-  if (region.getAttribute("role") === "log" && atEnd) region.scrollTop = region.scrollHeight;
   if (before !== region.textContent && !region.hasAttribute("data-poll")) {
     region.classList.remove("fresh");
     void region.offsetWidth;
@@ -91,12 +89,29 @@ function say(text, on) {
   live.classList.toggle("on", on);
 }
 
+/** Lines of a device as it sends them; a person who reads further up stays there. */
+function append(region, content) {
+  const atEnd = region.scrollTop + region.clientHeight >= region.scrollHeight - 8;
+  region.querySelector("p.faint")?.remove();
+  region.insertAdjacentHTML("beforeend", content);
+  while (region.childElementCount > Number(region.dataset.lines)) region.firstElementChild.remove();
+  tellTimes(region);
+  if (atEnd) region.scrollTop = region.scrollHeight;
+}
+
 function connect(address) {
   const source = new EventSource(address);
   source.addEventListener("open", () => say("live", true));
   source.addEventListener("error", () => {
     say("connection lost, trying again", false);
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000, address);
+  });
+  source.addEventListener("lines", (event) => {
+    // Should the browser give this connection up, the next one goes on behind these lines.
+    const next = new URL(address, location.href);
+    next.searchParams.set("line", event.lastEventId);
+    address = next.pathname + next.search;
+    append(document.getElementById("logs"), JSON.parse(event.data));
   });
   source.addEventListener("change", (event) => {
     const { kind, subject, text } = JSON.parse(event.data);
@@ -119,10 +134,8 @@ async function poll(region) {
 
 tellTimes(document);
 setInterval(tellTimes, 10000, document);
-for (const region of document.querySelectorAll("[data-poll]")) {
-  region.scrollTop = region.scrollHeight;
-  poll(region);
-}
+for (const region of document.querySelectorAll("[data-poll]")) poll(region);
+for (const region of document.querySelectorAll("[role=log]")) region.scrollTop = region.scrollHeight;
 if (document.body.dataset.events) connect(document.body.dataset.events);
 const invited = document.getElementById("token");
 if (invited && location.hash.length > 1) invited.value = decodeURIComponent(location.hash.slice(1));
