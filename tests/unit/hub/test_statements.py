@@ -59,6 +59,64 @@ def test_equal_device_meta_is_not_written_again(in_hub: Any) -> None:
     in_hub(scenario)
 
 
+async def under_way(here: Any, user: str, name: str, count: int) -> list[tuple[str, str]]:
+    """Devices that were given the release of a rollout of this name."""
+    devices = [await here.device(user) for _ in range(count)]
+    for device_id, _ in devices:
+        await here.call("PATCH", f"/fleets/devices/{device_id}/labels", {"ring": name}, token=user)
+    release = {"state": {"#spec": SPEC, "app/version.json": {"of": name}}, "fragment": "app", "name": name}
+    assert (await here.call("POST", "/fleets/releases", release, token=user)).status_code == 200
+    policy = {"budget": 1.0, "evidence": 1000.0, "canary": 1000}
+    rollout = {"release": name, "selector": f"ring={name}", "name": name, "spec": {"policy": policy}}
+    assert (await here.call("POST", "/fleets/rollouts", rollout, token=user)).status_code == 200
+    await here.hub.fleet_driver.tick()
+    return devices
+
+
+async def report(here: Any, device: tuple[str, str], status: str) -> int:
+    """How many statements a device's report about its first step needs."""
+    path = f"/trails/{device[0]}/steps/1/progress"
+    assert (await here.call("PUT", path, {"status": status}, token=device[1])).status_code == 200
+    found: int = here.count()
+    return found
+
+
+def test_a_report_needs_no_more_statements_for_a_rollout(in_hub: Any) -> None:
+    async def scenario(here: Any) -> None:
+        user = await here.login("user1", "user1")
+        alone = await here.device(user)
+        await here.call("POST", f"/trails/{alone[0]}/steps", {"rev": -1, "state": {"#spec": SPEC}}, token=user)
+        plain = await report(here, alone, "DONE")
+        for name, count in (("few", 1), ("many", 8)):
+            devices = await under_way(here, user, name, count)
+            assert {await report(here, device, "DONE") for device in devices} == {plain}
+        assert plain <= 6 + EVENT, here.statements
+
+    in_hub(scenario)
+
+
+def test_a_look_of_the_driver_needs_no_more_statements_for_more_news(in_hub: Any) -> None:
+    async def scenario(here: Any) -> None:
+        user = await here.login("user1", "user1")
+        heard: list[str] = []
+        here.hub.database.on_statement(heard.append)
+        counts = []
+        for name, count in (("few", 2), ("many", 12)):
+            for device in await under_way(here, user, name, count):
+                await report(here, device, "DONE")
+            heard.clear()
+            here.hub.fleet_driver.wake()
+            await here.hub.fleet_driver.tick()
+            counts.append(len(heard))
+            rollout = (await here.call("GET", f"/fleets/rollouts/{name}", token=user)).json()
+            assert rollout["counts"]["updated"] == count
+            assert rollout["state"] == "settled"
+        # The second look has the first rollout, too, which is settled by then: a few reads.
+        assert counts[1] <= counts[0] + 12, counts
+
+    in_hub(scenario)
+
+
 def test_statements_do_not_grow_with_the_fleet(in_hub: Any) -> None:
     async def scenario(here: Any) -> None:
         user = await here.login("user1", "user1")

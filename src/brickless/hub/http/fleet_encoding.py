@@ -87,6 +87,8 @@ def member(value: MemberRow, name: str) -> dict[str, object]:
     }
     if one.deadline_ms < NEVER_MS:
         members["deadline"] = rfc3339(one.deadline_ms)
+    if one.state is MemberState.WAITING and 0 < one.not_before_ms < NEVER_MS:
+        members["not-before"] = rfc3339(one.not_before_ms)
     return members
 
 
