@@ -30,6 +30,8 @@ def command(env: Env, repair: bool, source: str, whole_pool: bool) -> None:
             faults += [fault for fault in whole if fault.sha not in known]
         left = _repair(env, repo, faults, source) if faults and (repair or source) else faults
     mended = [fault for fault in faults if fault not in left]
+    if not faults:
+        env.say("Every object is there and whole.")
     env.result(
         {"faults": _rows(left), "repaired": _rows(mended), "clean": not left},
         [
