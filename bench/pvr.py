@@ -7,6 +7,7 @@ needed since nothing is untracked, and the best of several rounds counts for bot
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from brickless.linux import process
 FILES = 10_000
 TREE_BYTES = 2 << 30
 ROUNDS = 7
+ROUNDS_IN_TURN = 30
 PVR = str(Path(sys.executable).with_name("pvr"))
 
 
@@ -49,6 +51,24 @@ def timed(argv: list[str], cwd: Path, env: dict[str, str], rounds: int = 1) -> f
     return best_s
 
 
+def in_turn(
+    ours: list[str], theirs: list[str], cwd: Path, env: dict[str, str]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The best wall time and the best processor time, in seconds, of each of two programs that run in turn.
+
+    Whatever else the machine does falls upon both. Processor time tells them apart even where others want the cores.
+    """
+    taken: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
+    for _ in range(ROUNDS_IN_TURN):
+        for argv, found in zip((ours, theirs), taken, strict=True):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            wall_s = timed(argv, cwd, env)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found.append((wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    mine, peer = ((min(w for w, _ in found), min(c for _, c in found)) for found in taken)
+    return mine, peer
+
+
 def measure_tree(total_bytes: int) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """Figures of pvr and of git on the same tree."""
     with tempfile.TemporaryDirectory(prefix="brickless-bench-") as name:
@@ -75,13 +95,14 @@ def measure_tree(total_bytes: int) -> tuple[dict[str, float | None], dict[str, f
         git_add_s = timed([*git, "add", "."], tree, env)
         git_commit_s = timed([*git, "commit", "-q", "-m", "x"], tree, env)
         timed([*git, "status"], tree, env)
-        git_status_s = timed([*git, "status", "--porcelain"], tree, env, ROUNDS)
         timed([PVR, "init"], tree, env)
         figures["add_s"] = timed([PVR, "add"], tree, env)
         figures["commit_s"] = timed([PVR, "--quiet", "commit"], tree, env)
         timed([PVR, "status"], tree, env)
-        figures["status_warm_s"] = timed([PVR, "status"], tree, env, ROUNDS)
-    peers = {"git_status_warm_s": git_status_s, "git_add_s": git_add_s, "git_commit_s": git_commit_s}
+        mine, peer = in_turn([PVR, "status"], [*git, "status", "--porcelain"], tree, env)
+        figures["status_warm_s"], figures["status_cpu_s"] = mine
+    peers = {"git_add_s": git_add_s, "git_commit_s": git_commit_s}
+    peers["git_status_warm_s"], peers["git_status_cpu_s"] = peer
     return figures, dict(peers)
 
 
@@ -91,6 +112,7 @@ def main() -> None:
     image_figures, image_peers, image_ratios = app_add.measure()
     ratios: dict[str, float | None] = {
         "status_vs_git": (figures["status_warm_s"] or 0) / (peers["git_status_warm_s"] or 1),
+        "status_cpu_vs_git": (figures["status_cpu_s"] or 0) / (peers["git_status_cpu_s"] or 1),
         "add_commit_vs_git": ((figures["add_s"] or 0) + (figures["commit_s"] or 0))
         / ((peers["git_add_s"] or 0) + (peers["git_commit_s"] or 1)),
     }

@@ -75,11 +75,17 @@ def load_private_key(pem: bytes, *, name: str, passphrase: bytes | None = None) 
         key = serialization.load_pem_private_key(_block(pem, b"PRIVATE KEY", name), password=passphrase)
     except TypeError as error:
         raise UserError(
-            "signing-key-passphrase", f"the private key {name} does not fit the passphrase given", context=str(error)
+            "signing-key-passphrase",
+            f"the private key {name} has a passphrase, which was not given",
+            context=str(error),
+            hint="Set PVR_SIG_PASSPHRASE, or run this on a terminal.",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError(
-            "signing-key-unreadable", f"{name} holds no private key that can be read", context=str(error)
+            "signing-key-unreadable",
+            f"{name} holds no private key that can be read",
+            context=str(error),
+            hint="Is the passphrase the right one?" if passphrase else "",
         ) from error
     if isinstance(key, rsa.RSAPrivateKey):
         if key.key_size < MIN_RSA_BITS:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,13 +36,19 @@ def signer(env: Env) -> tuple[signing.Signer, Sequence[x509.Certificate] | None]
         key = public if isinstance(public, jws.PublicKey) else None
         pin = environment.pop("PVR_SIG_PIN", "")
         return signers.token_signer(flags["key"], environment=environment, pin=pin, public_key=key), chain
-    passphrase = environment.get("PVR_SIG_PASSPHRASE")
-    private = jws.load_private_key(
-        _read(flags["key"], "signing key", KEY_MISSING),
-        name=flags["key"],
-        passphrase=passphrase.encode() if passphrase else None,
-    )
+    pem = _read(flags["key"], "signing key", KEY_MISSING)
+    private = jws.load_private_key(pem, name=flags["key"], passphrase=_passphrase(pem, flags["key"], environment))
     return signers.FileSigner(private), chain
+
+
+def _passphrase(pem: bytes, name: str, environment: dict[str, str]) -> bytes | None:
+    """The passphrase of a key that has one: PVR_SIG_PASSPHRASE, else a question on a terminal."""
+    if b"ENCRYPTED" not in pem:
+        return None
+    known = environment.get("PVR_SIG_PASSPHRASE", "")
+    if not known and sys.stdin.isatty():
+        known = getpass.getpass(f"Passphrase of {name}: ", stream=sys.stderr)
+    return known.encode() or None
 
 
 def trust(env: Env) -> signing.Trust:

@@ -74,7 +74,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("unit/pvr/test_local_commands.py", "test_an_export_is_reproducible_and_starts_with_the_state"),
     ],
     "OCI registries": [("flow/test_pvr_apps.py", "test_an_app_from_a_registry")],
-    "hardware keys, passphrases": [("unit/pvr/test_signers.py", "test_a_key_on_a_token_signs")],
+    "hardware keys, passphrases": [
+        ("unit/pvr/test_signers.py", "test_a_key_on_a_token_signs"),
+        ("unit/pvr/test_sig_commands.py", "test_a_key_with_a_passphrase_signs"),
+    ],
     "docker save archives": [("flow/test_pvr_apps.py", "test_the_same_image_is_the_same_object_from_every_source")],
     "errors for machines": [("unit/pvr/test_cli.py", "test_errors_are_json_with_json")],
 }

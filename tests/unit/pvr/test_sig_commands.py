@@ -85,6 +85,30 @@ def test_a_part_is_signed_and_verified(kind: str, pvr: Any, repo: Path, keys: di
     assert "webby.json  [NOT SIGNED]" in tree
 
 
+def test_a_key_with_a_passphrase_signs(
+    pvr: Any, repo: Path, keys: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = serialization.load_pem_private_key(Path(keys["p256"][1]).read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"open sesame")
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
+    (tmp_path / "locked.key").write_bytes(pem)
+    flags = ["--key", str(tmp_path / "locked.key"), *keys["p256"][2:]]
+    assert "Set PVR_SIG_PASSPHRASE" in pvr("sig", *flags, "add", "--part", "web", code=127).err
+    monkeypatch.setenv("PVR_SIG_PASSPHRASE", "wrong")
+    assert "Is the passphrase the right one?" in pvr("sig", *flags, "add", "--part", "web", code=127).err
+    monkeypatch.setenv("PVR_SIG_PASSPHRASE", "open sesame")
+    sign(pvr, flags, "--part", "web")
+    pvr("sig", *flags, "ls")
+    # On a terminal it is asked for; a key without one is never asked about.
+    monkeypatch.delenv("PVR_SIG_PASSPHRASE")
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda text, stream: asked.append(text) or "open sesame")
+    sign(pvr, flags, "--part", "web")
+    sign(pvr, keys["p256"], "--part", "web")
+    assert len(asked) == 1
+
+
 def test_what_was_changed_after_signing_is_refused(pvr: Any, repo: Path, keys: dict[str, list[str]]) -> None:
     sign(pvr, keys["rsa"], "--part", "web")
     (repo / "web/run.json").write_text('{"n":2}')
