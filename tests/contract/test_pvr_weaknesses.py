@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -67,6 +68,7 @@ TABLE: dict[int, list[tuple[str, str]]] = {
         (HERE, "test_13_config_json_counts_for_images_too"),
         (HERE, "test_13_an_update_of_a_root_file_system_is_one"),
         (HERE, "test_13_no_temporary_folder_stays"),
+        (HERE, "test_13_an_update_of_a_base_reaches_what_lies_over_it"),
         ("unit/oci/test_app.py", "test_install_renders_again_without_touching_a_hard_linked_object"),
         ("unit/oci/test_app.py", "test_a_rootfs_from_a_url"),
         ("unit/oci/test_app.py", "test_src_json_looks_as_the_reference_writes_it_and_keeps_unknown_keys"),
@@ -84,10 +86,11 @@ TABLE: dict[int, list[tuple[str, str]]] = {
          (OTHERS, "test_15_p_521_signs_and_verifies"),
          (OTHERS, "test_15_ls_shows_the_signature_as_it_was_received"),
          (OTHERS, "test_15_the_certs_url_is_where_the_keys_come_from")],
-    16: [(OTHERS, "test_16_deploy_reports_an_object_that_cannot_be_linked")],
+    16: [(OTHERS, "test_16_deploy_reports_an_object_that_cannot_be_linked"),
+         (OTHERS, "test_16_deploy_takes_the_pool_of_the_storage_as_a_flag")],
     17: [(OTHERS, "test_17_dm_apply_goes_on_after_an_unchanged_volume"),
          (OTHERS, "test_17_an_error_of_veritysetup_is_an_error")],
-    18: [(OTHERS, "test_18_logs_as_json_are_data_on_standard_output"),
+    18: [(OTHERS, "test_18_a_template_is_followed"), (OTHERS, "test_18_logs_as_json_are_data_on_standard_output"),
          (OTHERS, "test_18_logs_end_and_durations_need_no_beginning")],
     19: [(OTHERS, "test_19_ps_shows_devices_with_short_or_missing_members"),
          (OTHERS, "test_19_ps_says_when_the_hub_failed_instead_of_showing_nothing")],
@@ -311,6 +314,24 @@ def test_13_an_update_of_a_root_file_system_is_one(pvr: Any, tree: Path, tmp_pat
     assert (tree / "web/root.squashfs").read_bytes() != first
     assert src["persistence"] == {"/data": "permanent"}, "the reference forgets it"
     assert src["rootfs_url"] == str(root)
+
+
+def test_13_an_update_of_a_base_reaches_what_lies_over_it(pvr: Any, tree: Path, tmp_path: Path) -> None:
+    pvr("app", "add", "os", "--from", layout(tmp_path / "one"))
+    pvr("app", "add", "web", "--from", layout(tmp_path / "two", ("linux/amd64/v3",)), "--base", "os")
+
+    def digests() -> list[str]:
+        return [json.loads((tree / name / "src.json").read_bytes())["docker_digest"] for name in ("os", "web")]
+
+    before = digests()
+    pvr("app", "update", "os", "--from", layout(tmp_path / "three", ("linux/amd64/v2",)))
+    assert len(set(digests())) == 1
+    assert digests() != before
+    # What cannot be built anew is said, and the base is updated all the same.
+    shutil.rmtree(tmp_path / "two")
+    ran = pvr("app", "update", "os", "--from", layout(tmp_path / "four", ("linux/amd64/v4",)))
+    assert "web lies over os and is as it was" in ran.err
+    assert digests()[0] != digests()[1]
 
 
 def test_13_no_temporary_folder_stays(pvr: Any, tree: Path, tmp_path: Path) -> None:

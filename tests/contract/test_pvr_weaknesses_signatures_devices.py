@@ -136,8 +136,10 @@ def test_15_update_to_standard_output_makes_no_file_called_dash(pvr: Any, web: P
     pvr("sig", "--key", key, "--x5c", "no", "add", "--part", "web")
     pvr("add")
     pvr("commit")
-    ran = pvr("sig", "--key", key, "--x5c", "no", "--output", "-", "update")
-    assert json.loads(ran.out)["#spec"] == "pvs@2"
+    before = (web / "_sigs/web.json").read_bytes()
+    ran = pvr("sig", "--key", key, "--x5c", "no", "--output", "-", "--with-payload", "update")
+    assert "payload" in json.loads(ran.out)
+    assert (web / "_sigs/web.json").read_bytes() == before
     assert not (web / "-").exists()
 
 
@@ -146,7 +148,8 @@ def test_15_output_replaces_a_longer_file_whole(pvr: Any, web: Path, tmp_path: P
     target = tmp_path / "signature.json"
     target.write_text("x" * 100_000)
     pvr("sig", "--key", key, "--x5c", "no", "--output", str(target), "add", "--part", "web")
-    assert json.loads(target.read_text()) == json.loads((web / "_sigs/web.json").read_text())
+    assert json.loads(target.read_text())["#spec"] == "pvs@2"
+    assert not (web / "_sigs").exists(), "it was to be written elsewhere"
 
 
 def test_15_p_521_signs_and_verifies(pvr: Any, web: Path, tmp_path: Path) -> None:
@@ -179,6 +182,15 @@ def test_16_deploy_reports_an_object_that_cannot_be_linked(pvr: Any, web: Path, 
     ran = pvr("deploy", str(tmp_path / "revision"), code=None)
     assert ran.code != 0
     assert "objects" in ran.err.lower()
+
+
+def test_16_deploy_takes_the_pool_of_the_storage_as_a_flag(pvr: Any, web: Path, tmp_path: Path) -> None:
+    revision = tmp_path / "storage/trails/0"
+    pvr("deploy", str(revision), "--objects", "../../objects", ".")
+    assert json.loads((revision / ".pvr/config").read_bytes())["ObjectsDir"] == "../../objects"
+    pool = tmp_path / "storage/objects"
+    found = {path.stat().st_ino for path in pool.iterdir()}
+    assert (revision / "web/root.squashfs").stat().st_ino in found
 
 
 # 17: dm-apply stops at the first volume that is unchanged
@@ -265,6 +277,15 @@ def test_18_logs_as_json_are_data_on_standard_output(pvr: Any, hub: Hub) -> None
     ran = pvr("--baseurl", hub.url, "device", "logs", "--template", "json", "--no-follow")
     assert json.loads(ran.out) == ENTRY
     assert ran.err == ""
+
+
+def test_18_a_template_is_followed(pvr: Any, hub: Hub) -> None:
+    hub.answers["/logs/"] = {"entries": [ENTRY]}
+    logs = ("--baseurl", hub.url, "device", "logs", "--no-follow", "--template")
+    ran = pvr(*logs, "{{.plat}}|{{ .none }}|{{.msg}}")
+    assert ran.out.startswith("web||hello")
+    assert "\x1b" not in ran.out
+    assert "is no template" in pvr(*logs, "pretty", code=4).err
 
 
 def test_18_logs_end_and_durations_need_no_beginning(pvr: Any, hub: Hub) -> None:

@@ -183,6 +183,25 @@ def install_app(repo_dir: Path, name: str, *, build: Build) -> None:
     _make_docker(repo_dir, folder, src, pinned(src, str(digest)), build, expected=str(digest))
 
 
+def install_above(repo_dir: Path, name: str, *, build: Build) -> list[str]:
+    """Install every app whose root lies over that of `name`, which has just changed; the names of those that could be.
+
+    One that cannot be (its image is not to be had now) is reported, and does not undo what is done.
+    """
+    done = []
+    for app in list_apps(repo_dir):
+        if manifest_src.read(repo_dir / app).get("base") != check_name(name):
+            continue
+        build.say(f"{app} lies over {name}")
+        try:
+            install_app(repo_dir, app, build=build)
+        except (BricklessError, OSError) as error:
+            build.report(f"{app} lies over {name} and is as it was: {error}. Run pvr app install {app}.")
+        else:
+            done.append(app)
+    return done
+
+
 def render_app(repo_dir: Path, name: str, *, era: template.Era = template.Era.NEWEST) -> None:
     """Write `lxc.container.conf` and `run.json` anew from src.json. Raises `UserError` for what cannot be expressed."""
     folder = repo_dir / check_name(name)

@@ -73,9 +73,8 @@ def read_signature(path: str) -> JsonValue:
 
 
 def write_signature(env: Env, repo: Repository, path: str, document: dict[str, JsonValue]) -> None:
-    """Put a signature into the working tree, and where --output says."""
+    """Put a signature into the working tree, or where --output says instead."""
     data = dumps(document)
-    write_beneath(repo.dir, path, data)
     output = env.parent["output"]
     if output == "-":
         env.out(data.decode())
@@ -83,6 +82,8 @@ def write_signature(env: Env, repo: Repository, path: str, document: dict[str, J
         from brickless.store.atomic import write_file
 
         write_file(os.path.abspath(output), data)
+    else:
+        write_beneath(repo.dir, path, data)
 
 
 def _chain(flags: dict[str, Any]) -> Sequence[x509.Certificate] | None:

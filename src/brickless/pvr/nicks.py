@@ -30,8 +30,9 @@ def apps(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[s
     from pathlib import Path
 
     from brickless.oci.app import list_apps
+    from brickless.store import discovery
 
-    folder = Path(str(ctx.find_root().params.get("chdir") or "."))
+    folder = Path(discovery.find(str(ctx.find_root().params.get("chdir") or ".")))
     return [name for name in list_apps(folder) if name.startswith(incomplete)]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from brickless.core.errors import UserError
 CELL_WIDTH = 30
 PS_COLUMNS = ("ID", "NICK", "REV", "STATUS", "STATE", "SEEN", "IP", "MESSAGE")
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+#: A member of an entry in a template, as in the templates of Go.
+_MEMBER = re.compile(r"\{\{ *\.([A-Za-z][A-Za-z0-9_-]*) *\}\}")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _DURATION = re.compile(r"P(?:(\d{1,5})W)?(?:(\d{1,6})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,7})M)?(?:(\d{1,9})S)?)?")
 _DEVICE_ID = re.compile(r"[0-9a-f]{24}")
@@ -189,6 +191,21 @@ def log_line(entry: Mapping[str, JsonValue], zone: tzinfo | None = None) -> str:
     stamp = f"{when:%b} {when.day:>2} {when:%H:%M:%S}" if when else " " * 15
     source = text("src").rstrip("/").rpartition("/")[2][:15]
     return f"{text('id')[:10]:<10}({text('rev'):>3}) {stamp}{text('plat'):>12}({source:<15}): {text('msg')}"
+
+
+def templated(template: str) -> Callable[[Mapping[str, JsonValue]], str]:
+    """What makes a line of an entry after a template: `{{.msg}}` is the member `msg`. Raises UserError for none."""
+    if not _MEMBER.search(template):
+        raise UserError(
+            "log-template",
+            f"{template!r} is no template.",
+            hint="short, json, or the names of members between braces: '{{.plat}}: {{.msg}}'.",
+        )
+
+    def line(entry: Mapping[str, JsonValue]) -> str:
+        return _MEMBER.sub(lambda found: printable(str(entry.get(found[1], "")).rstrip()), template)
+
+    return line
 
 
 def _entry_time(entry: Mapping[str, JsonValue]) -> datetime | None:

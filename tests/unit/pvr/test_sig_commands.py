@@ -136,7 +136,8 @@ def test_raw_rules_flags_and_names(pvr: Any, repo: Path, keys: dict[str, list[st
     out = pvr(
         "sig", *flags, "--output", "-", "add", "--raw", "skel", "-i", "webby.json", "-i", "#spec", "-e", "none"
     ).out
-    assert json.loads(out) == json.loads((repo / "_sigs/skel.json").read_bytes())
+    assert json.loads(out)["#spec"] == "pvs@2"
+    pvr("sig", *flags, "add", "--raw", "skel", "-i", "webby.json", "-i", "#spec", "-e", "none")
     pvr("add")
     pvr("commit")
     public = ["--pubkey", keys["rsa"][1].removesuffix(".key") + ".pub"]

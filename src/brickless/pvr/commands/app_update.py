@@ -31,7 +31,7 @@ from brickless.pvr.env import Env
 @option("--unset-config", "unset_configs", multiple=True, help="Remove such a KEY.")
 def command(env: Env, /, name: str, **flags: Any) -> None:
     """Resolve the app's image again and build what is new. Settings, and keys of src.json that others wrote, stay."""
-    from brickless.oci.app import Patch, update_app
+    from brickless.oci.app import Patch, install_above, update_app
     from brickless.pvr import apps
     from brickless.pvr.apps_pvr import origin, take
     from brickless.pvr.apps_src import change
@@ -48,5 +48,6 @@ def command(env: Env, /, name: str, **flags: Any) -> None:
             source, base = flags["source"] or None, flags["base"]
             with apps.building(env, repo, **wanted) as build:
                 update_app(Path(repo.dir), name, build=build, source=source, patch=patch, base=base)
+                install_above(Path(repo.dir), name, build=build)
         apps.protect(env, repo, name)
     env.result({"app": name.strip("/")}, ["Application updated"])

@@ -25,10 +25,14 @@ _CODES = {"objects-missing": 9, "object-damaged": 9, "pool-on-another-file-syste
 @argument("directory", required=False, default="")
 @argument("repos", metavar="[REPO[#FRAGMENT]]...", nargs=-1)
 @option("--nomerge", "-n", is_flag=True, help="Let each repository replace what is there, instead of merging.")
-def command(env: Env, directory: str, repos: tuple[str, ...], nomerge: bool) -> None:
+@option(
+    "--objects", "-o", envvar="PVR_OBJECTS_DIR", default="", help="The pool of a new DIRECTORY (default: the shared)."
+)
+def command(env: Env, directory: str, repos: tuple[str, ...], nomerge: bool, objects: str) -> None:
     """Merge REPOs (default: this repository) into DIRECTORY, and check out as hard links into the pool.
 
-    The pool must lie on the same file system: prepare DIRECTORY/.pvr/config with {"ObjectsDir": "../../objects"}.
+    The pool must lie on the same file system: give --objects (a relative one counts from DIRECTORY, as ../../objects
+    does), or prepare DIRECTORY/.pvr/config with {"ObjectsDir": "../../objects"}.
     """
     if not directory:
         raise CommandError(101, "Where to? Name the revision's folder.", hint="pvr deploy rootfs/trails/0 ...")
@@ -37,7 +41,7 @@ def command(env: Env, directory: str, repos: tuple[str, ...], nomerge: bool) -> 
     talk = _Talk(env)
     talk("Starting deployment ...")
     talk("... initializing deploy repository ...")
-    repo = _prepare(env, target, with_spec=not repos)
+    repo = _prepare(env, target, objects, with_spec=not repos)
     with repo.lock():
         for source in sources:
             talk(f"   - deploying {source.text}")
@@ -68,12 +72,12 @@ def _here(env: Env) -> Reference:
     return resolve(env.repository().meta, repo_base=env.repo_base)
 
 
-def _prepare(env: Env, target: str, *, with_spec: bool) -> Repository:
+def _prepare(env: Env, target: str, objects: str, *, with_spec: bool) -> Repository:
     if os.path.exists(os.path.join(target, ".pvr", "json")):
         return Repository.open(target)
     spec = str(env.repository().pristine().get(SPEC_KEY, "")) if with_spec else ""
     prepared = os.path.exists(os.path.join(target, ".pvr", "config"))
-    return Repository.init(target, spec=spec, objects_dir="" if prepared else env.objects_dir)
+    return Repository.init(target, spec=spec, objects_dir=objects or ("" if prepared else env.objects_dir))
 
 
 def _clean(repo: Repository) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -12,7 +12,7 @@ from brickless.core.canonical import JsonValue
 from brickless.pvr import cli, nicks
 from brickless.pvr.cli import argument, option
 from brickless.pvr.env import Env
-from brickless.pvr.tables import LogFilter, log_line, parse_moment, rfc3339
+from brickless.pvr.tables import LogFilter, log_line, parse_moment, rfc3339, templated
 
 if TYPE_CHECKING:
     from brickless.pvr.http import Client
@@ -28,7 +28,13 @@ _FOLLOW_S = 1.0
 )
 @option("--to", "-t", "until", envvar="PVR_LOGS_TO_DATE", default="", help="Stop at this time.")
 @option("--rev", "-r", envvar="PVR_LOGS_REV", type=int, default=-1, help="Only this revision's.")
-@option("--template", "-s", envvar="PVR_LOGS_TEMPLATE", default="short", help="short, or json: one entry a line.")
+@option(
+    "--template",
+    "-s",
+    envvar="PVR_LOGS_TEMPLATE",
+    default="short",
+    help="short, json, or your own: '{{.tsec}} {{.msg}}'.",
+)
 @option("--platform", "-p", envvar="PVR_LOGS_PLATFORM", default="", help="Only these containers', with commas.")
 @option("--device", "-d", envvar="PVR_LOGS_DEVICE", default="", help="Only these devices', with commas.")
 @option("--source", "--src", envvar="PVR_LOGS_SOURCE", default="", help="Only from these sources, with commas.")
@@ -39,7 +45,8 @@ def command(
 ) -> None:
     """Print the logs of your devices, and what comes until you stop it (or until --to).
 
-    With --json or --template json each entry is one line of JSON on standard output.
+    With --json or --template json each entry is one line of JSON on standard output. A template of your own holds the
+    names of members between braces: {{.msg}}, {{.plat}}, {{.src}}, {{.lvl}}, {{.rev}}, {{.dev}}, {{.time-created}}, ...
     """
     from brickless.pvr.http import Client
 
@@ -54,10 +61,14 @@ def command(
         query["after"] = rfc3339(start)
     if end is not None:
         query["before"] = rfc3339(end)
-    as_json = env.json or template == "json"
+    show = _json_line if env.json or template == "json" else log_line if template == "short" else templated(template)
     with Client(env) as client:
         for entry in _entries(client, query, follow=not no_follow and end is None):
-            env.out(canonical.dumps(entry).decode() if as_json else log_line(entry))
+            env.out(show(entry))
+
+
+def _json_line(entry: Mapping[str, JsonValue]) -> str:
+    return canonical.dumps(dict(entry)).decode()
 
 
 def _entries(client: Client, query: dict[str, str], *, follow: bool) -> Iterator[dict[str, JsonValue]]:

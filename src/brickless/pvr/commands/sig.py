@@ -31,7 +31,12 @@ COMMANDS = MappingProxyType(
 @option("--cacerts", "-c", envvar="PVR_SIG_CACERTS", default="", help="Verify with these certificates, PEM.")
 @option("--certs-url", envvar="PVS_CERTS_URL", default=CERTS_URL, help="Where the default developer keys are.")
 @option("--with-payload", is_flag=True, envvar="PVS_SIG_WITH_PAYLOAD", help="Put what is signed into the signature.")
-@option("--output", envvar="PVS_SIG_OUTPUT", default="", help="Write the signature there too; - is standard output.")
+@option(
+    "--output",
+    envvar="PVS_SIG_OUTPUT",
+    default="",
+    help="Write the signature there, not into _sigs; - is standard output.",
+)
 @click.pass_obj
 def command(env: Env, /, **flags: Any) -> None:
     """Sign parts of the committed state, and verify signatures.
