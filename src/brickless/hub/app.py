@@ -77,6 +77,7 @@ from brickless.hub.services.profiles import Profiles
 from brickless.hub.services.rollouts import Rollouts
 from brickless.hub.services.subscriptions import Subscriptions
 from brickless.hub.services.tokens import ApiTokens
+from brickless.hub.services.traffic import Traffic
 from brickless.hub.services.trails import Trails
 from brickless.hub.services.upkeep import Collected, Upkeep
 from brickless.hub.services.webhooks import Webhooks
@@ -186,6 +187,7 @@ class Hub:
             post=Post(self.database, clock, entropy, _mailer(settings)),
             polls=PollCache(),
             presence=Presence(self.database, clock),
+            traffic=Traffic(self.database, clock),
             logins=limiter(policy.failed_logins_per_minute, "failed logins"),
             claims=limiter(policy.failed_claims_per_minute, "failed claims"),
             registrations=limiter(policy.registrations_per_minute, "registrations"),
@@ -353,8 +355,9 @@ class Hub:
             await asyncio.sleep(_PRESENCE_INTERVAL_S)
             try:
                 await self.parts.presence.save()
+                await self.parts.traffic.save()
             except Exception:
-                log.exception("last-seen times could not be written; they are kept for the next attempt")
+                log.exception("last-seen times and traffic could not be written; they are kept for the next attempt")
 
     async def collect_garbage(self, *, minutes: float | None = None) -> Collected:
         """One collection, never during a backup. `minutes` takes the place of the days that things are kept."""
@@ -399,6 +402,7 @@ class Hub:
                 await keeper
         if self._keepers:
             await self.parts.presence.save()
+            await self.parts.traffic.save()
         if self.replicas is not None:
             await self.replicas.stop()
         await self.courier.close()

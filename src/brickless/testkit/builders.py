@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,22 +39,37 @@ class Buildah:
         (folder / ".config/containers").mkdir(parents=True)
         (folder / ".config/containers/policy.json").write_text(policy.read_text())
 
-    def build(self, context: Path, name: str) -> str:
-        """Build `context/Containerfile`, one layer an instruction; the image's id."""
-        argv = [
-            "buildah",
-            *self._store,
-            "build",
-            "--layers",
-            "--pull-never",
-            "--cap-add",
-            "MKNOD",
-            "--quiet",
-            "-t",
-            name,
-            str(context),
-        ]
-        return self._run(argv, "build an image").strip()
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the tools need around them, for whoever starts what `running` says."""
+        return dict(self._env)
+
+    def build(self, context: Path, name: str, *options: str) -> str:
+        """Build `context/Containerfile`, one layer an instruction unless `options` say otherwise; the image's id."""
+        argv = ["buildah", *self._store, "build", "--layers", "--pull-never", "--cap-add", "MKNOD", "--quiet"]
+        return self._run([*argv, *options, "-t", name, str(context)], "build an image").strip()
+
+    def pull(self, source: str, name: str) -> None:
+        """Take an image in, from `oci:FOLDER:TAG`, under a name."""
+        policy = ["--signature-policy", str(self.folder / "policy.json")]
+        found = self._run(["buildah", *self._store, "pull", "--quiet", *policy, source], "take an image in")
+        self._run(["buildah", *self._store, "tag", found.strip(), name], "name an image")
+
+    def inspect(self, image: str) -> str:
+        """What buildah knows of an image, as JSON."""
+        return self._run(["buildah", *self._store, "inspect", "--type", "image", image], "look at an image")
+
+    def create(self, image: str) -> str:
+        """A container of an image; its name."""
+        return self._run(["buildah", *self._store, "from", "--pull-never", image], "make a container").strip()
+
+    def running(self, container: str, command: Sequence[str], *, user: str) -> list[str]:
+        """The command line that runs a command in a container, in a chroot and the machine's own network."""
+        return ["buildah", *self._store, "run", "--user", user, container, "--", *command]
+
+    def run(self, container: str, command: Sequence[str], *, user: str) -> str:
+        """What a command in a container says. Raises `ProcessError` when it fails."""
+        return self._run(self.running(container, command, user=user), "run in a container")
 
     def push(self, name: str, target: str, *flags: str) -> None:
         """Copy an image out, as `oci:FOLDER:TAG`, `oci-archive:FILE:TAG` or `docker-archive:FILE:NAME`."""

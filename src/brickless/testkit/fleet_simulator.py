@@ -128,7 +128,7 @@ class Simulation:
         unused: Any = None
         self.parts = Parts(
             db=self.db, blobs=unused, clock=_Clock(self), entropy=cast(Any, self), secrets=unused, signer=unused,
-            events=self, post=unused, polls=PollCache(), presence=unused, logins=unused, claims=unused,
+            events=self, post=unused, polls=PollCache(), presence=unused, traffic=unused, logins=unused, claims=unused,
             registrations=unused, policy=Policy(),
         )  # fmt: skip
         self.trails = Trails(self.parts)

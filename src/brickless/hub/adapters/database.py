@@ -27,6 +27,7 @@ from brickless.hub.adapters.sql_organisations import SqlOrganisations
 from brickless.hub.adapters.sql_overview import SqlOverview
 from brickless.hub.adapters.sql_people import SqlAccounts, SqlIdentities, SqlJoinTokens
 from brickless.hub.adapters.sql_tokens import SqlApiTokens
+from brickless.hub.adapters.sql_traffic import SqlTraffic
 from brickless.hub.adapters.sql_trails import SqlTrails
 from brickless.hub.adapters.sql_webhooks import SqlWebhooks
 from brickless.hub.services.audit import current
@@ -41,7 +42,7 @@ from brickless.hub.services.ports import (
     Session,
     Trails,
 )
-from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
+from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions, TrafficRecords
 from brickless.hub.services.ports_operators import (
     AuditEntries,
     EventStream,
@@ -68,6 +69,7 @@ class SqlSession:
         self.apps: Apps = SqlApps(connection)
         self.authorizations: Authorizations = SqlAuthorizations(connection)
         self.subscriptions: Subscriptions = SqlSubscriptions(connection)
+        self.traffic: TrafficRecords = SqlTraffic(connection)
         self.mails: Mails = SqlMails(connection)
         self.organisations: Organisations = SqlOrganisations(connection)
         self.events: EventStream = SqlEvents(connection)

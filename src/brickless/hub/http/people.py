@@ -181,7 +181,7 @@ class ChangeRoutes:
             "plan-id": plans.PREFIX + found.plan,
             "billing": {"Type": "", "AmountDue": 0, "Currency": "", "VatRegion": ""},
             "quota-stats": {
-                "BANDWIDTH": quota("BANDWIDTH", 0, found.limits.bandwidth_bytes, "GiB"),
+                "BANDWIDTH": quota("BANDWIDTH", found.sent_bytes, found.limits.bandwidth_bytes, "GiB"),
                 "DEVICES": quota("DEVICES", found.devices, found.limits.devices, "Piece"),
                 "OBJECTS": quota("OBJECTS", found.objects_bytes, found.limits.objects_bytes, "GiB"),
             },

@@ -22,6 +22,8 @@ class Overview(NamedTuple):
     top: list[Summary]
     plan: str
     limits: Limits
+    #: Of this month, as far as this replica and the database know.
+    sent_bytes: int
 
 
 class Changes:
@@ -62,5 +64,8 @@ class Changes:
             used = await session.objects.usage_bytes(caller.account)
             rows = await session.trails.summaries(caller.account, None)
             plan, limits = await limits_of(self._parts, session, caller.account)
+            traffic = self._parts.traffic
+            saved = await session.traffic.of(caller.account, traffic.month())
         rows.sort(key=lambda row: max(row.trail_touched_ms, row.device.modified_ms), reverse=True)
-        return Overview(len(ids), used, rows[:_TOP], plan, limits)
+        sent_bytes = saved.sent_bytes + traffic.unsaved(caller.account).sent_bytes
+        return Overview(len(ids), used, rows[:_TOP], plan, limits, sent_bytes)

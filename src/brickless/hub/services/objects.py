@@ -211,12 +211,14 @@ class Objects:
         return size_bytes
 
     def read(self, claims: Claims, start: int, length: int) -> AsyncGenerator[bytes, None]:
-        """The bytes of a download."""
+        """The bytes of a download, which count for the account whose object it is."""
+        self._parts.traffic.count(claims.owner, sent_bytes=length)
         return self._parts.blobs.read(claims.sha, start, length)
 
     async def upload(self, claims: Claims, chunks: AsyncIterator[bytes]) -> None:
         """Take an upload: exactly the announced size and hash, or nothing. It proves that the account has the bytes."""
         await self._parts.blobs.put(claims.sha, claims.size_bytes, chunks)
+        self._parts.traffic.count(claims.owner, received_bytes=claims.size_bytes)
         async with self._parts.db.write() as session:
             record = await session.objects.held(claims.owner, claims.sha)
             if record is None:

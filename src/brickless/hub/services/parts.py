@@ -10,6 +10,7 @@ from brickless.hub.services.mail import Post
 from brickless.hub.services.polls import PollCache
 from brickless.hub.services.ports import Blobs, Clock, Database, Entropy, Events, Secrets, Signer
 from brickless.hub.services.presence import Presence
+from brickless.hub.services.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Parts:
     post: Post
     polls: PollCache
     presence: Presence
+    traffic: Traffic
     logins: Limiter
     claims: Limiter
     registrations: Limiter

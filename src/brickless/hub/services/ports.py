@@ -24,7 +24,7 @@ from brickless.hub.domain.values import (
     Trail,
 )
 from brickless.hub.services.fleet_ports import Fleets, FleetTrails, Members
-from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions
+from brickless.hub.services.ports_apps import Apps, Authorizations, Mails, Subscriptions, TrafficRecords
 from brickless.hub.services.ports_operators import (
     AuditEntries,
     EventStream,
@@ -301,6 +301,7 @@ class Session(Protocol):
     apps: Apps
     authorizations: Authorizations
     subscriptions: Subscriptions
+    traffic: TrafficRecords
     mails: Mails
     organisations: Organisations
     events: EventStream

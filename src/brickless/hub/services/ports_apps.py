@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from brickless.hub.domain.apps import App
 from brickless.hub.domain.plans import Subscription
@@ -116,6 +116,23 @@ class Mails(Protocol):
 
     async def waiting(self) -> int:
         """How many there are."""
+
+
+class Moved(NamedTuple):
+    """Bytes of objects that went out of an account and came into it."""
+
+    sent_bytes: int
+    received_bytes: int
+
+
+class TrafficRecords(Protocol):
+    """What accounts sent and received, by month (`2026-11`)."""
+
+    async def add(self, owner: str, month: str, moved: Moved) -> None:
+        """Add to the month's sums."""
+
+    async def of(self, owner: str, month: str) -> Moved:
+        """The month's sums."""
 
 
 class Certificates(Protocol):
