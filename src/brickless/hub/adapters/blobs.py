@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -130,13 +131,30 @@ class FolderBlobs:
         fd = os.open(self._path(sha), os.O_RDONLY | os.O_CLOEXEC)
         try:
             while length > 0:
-                chunk = await asyncio.to_thread(os.pread, fd, min(length, _READ_BYTES), start)
+                wanted = min(length, _READ_BYTES)
+                chunk = _cached(fd, wanted, start) or await asyncio.to_thread(os.pread, fd, wanted, start)
                 if not chunk:
                     raise OSError(f"object {sha} is shorter than its size")
                 start, length = start + len(chunk), length - len(chunk)
                 yield chunk
         finally:
             os.close(fd)
+
+
+def _cached(fd: int, wanted: int, start: int) -> bytes | bytearray:
+    """What the page cache has, without waiting for a disk and without a thread; nothing when it has not even the first.
+
+    A quarter of the processor time of a large download was the way to a thread and back.
+    """
+    chunk = bytearray(wanted)
+    try:
+        got = os.preadv(fd, [chunk], start, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EOPNOTSUPP}:
+            return b""
+        raise
+    del chunk[got:]
+    return chunk
 
 
 async def fault_of(blobs: Blobs, sha: str, size_bytes: int) -> str:
