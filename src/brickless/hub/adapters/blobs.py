@@ -126,7 +126,7 @@ class FolderBlobs:
         """See `services.ports.Blobs.fault`."""
         return await fault_of(self, sha, size_bytes)
 
-    async def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
+    async def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes | bytearray, None]:
         """See `services.ports.Blobs.read`."""
         fd = os.open(self._path(sha), os.O_RDONLY | os.O_CLOEXEC)
         try:

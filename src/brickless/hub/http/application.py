@@ -17,7 +17,7 @@ from brickless.hub.domain.errors import Refusal, Unauthenticated
 from brickless.hub.domain.prn import DEVICE_PREFIX
 from brickless.hub.domain.values import Identity
 from brickless.hub.http import errors
-from brickless.hub.http.messages import ClientGone, Receive, Request, Response, Send
+from brickless.hub.http.messages import Body, ClientGone, Receive, Request, Response, Send
 from brickless.hub.http.metrics import Metrics
 from brickless.hub.http.quick import QuickPolls
 from brickless.hub.http.router import Route, Router, Service, cleaned
@@ -258,7 +258,7 @@ class Application:
         await self._stream(request, response.body, send)
 
     @staticmethod
-    async def _stream(request: Request, body: AsyncGenerator[bytes, None], send: Send) -> None:
+    async def _stream(request: Request, body: Body, send: Send) -> None:
         try:
             async with aclosing(body) as chunks:
                 async for chunk in chunks:

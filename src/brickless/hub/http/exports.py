@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from brickless.hub.domain.errors import Malformed
 from brickless.hub.domain.values import Identity
-from brickless.hub.http.messages import Request, Response
+from brickless.hub.http.messages import Body, Request, Response
 from brickless.hub.http.router import PATCH_METHODS, Route, Service
 from brickless.hub.services.exports import Exports
 
@@ -52,7 +52,7 @@ class ExportRoutes:
         return Response(stream, headers=headers, content_type="application/octet-stream")
 
 
-async def _compressed(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _compressed(stream: Body) -> AsyncGenerator[bytes, None]:
     """gzip without a time or a name in its head: the same revision gives the same bytes."""
     packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     async for chunk in stream:

@@ -14,6 +14,9 @@ from brickless.hub.domain.values import Identity
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+#: The pieces of an answer that is not one piece.
+Body = AsyncGenerator[bytes | bytearray, None] | AsyncGenerator[bytes, None]
+
 MAX_JSON_BYTES = 1024 * 1024
 _MAX_QUERY_FIELDS = 100
 
@@ -128,7 +131,7 @@ class Response:
 
     def __init__(
         self,
-        body: bytes | AsyncGenerator[bytes, None] = b"",
+        body: bytes | Body = b"",
         *,
         status: int = 200,
         headers: tuple[tuple[str, str], ...] = (),

@@ -59,12 +59,12 @@ class Exports:
             raise NotFound(f"The object {missing[0]} is not available any more")
         return Export(state, tuple(records[sha] for sha in shas), step.modified_ms // 1000)
 
-    async def stream(self, export: Export) -> AsyncGenerator[bytes, None]:
+    async def stream(self, export: Export) -> AsyncGenerator[bytes | bytearray, None]:
         """The tar file, the same bytes each time."""
         yield _head("json", len(export.state), export.modified_s) + export.state + _padding(len(export.state))
         for record in export.objects:
             yield _head(f"objects/{record.sha}", record.size_bytes, record.created_ms // 1000)
-            chunks: AsyncIterator[bytes] = self._parts.blobs.read(record.sha, 0, record.size_bytes)
+            chunks: AsyncIterator[bytes | bytearray] = self._parts.blobs.read(record.sha, 0, record.size_bytes)
             async for chunk in chunks:
                 yield chunk
             yield _padding(record.size_bytes)

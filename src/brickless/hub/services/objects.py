@@ -210,7 +210,7 @@ class Objects:
             raise NotFound("The bytes of this object were not uploaded yet")
         return size_bytes
 
-    def read(self, claims: Claims, start: int, length: int) -> AsyncGenerator[bytes, None]:
+    def read(self, claims: Claims, start: int, length: int) -> AsyncGenerator[bytes | bytearray, None]:
         """The bytes of a download, which count for the account whose object it is."""
         self._parts.traffic.count(claims.owner, sent_bytes=length)
         return self._parts.blobs.read(claims.sha, start, length)

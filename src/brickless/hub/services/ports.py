@@ -351,7 +351,7 @@ class Blobs(Protocol):
     async def fault(self, sha: str, size_bytes: int) -> str:
         """What is wrong with the bytes, empty when they are whole."""
 
-    def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
+    def read(self, sha: str, start: int, length: int) -> AsyncGenerator[bytes | bytearray, None]:
         """A range of the bytes."""
 
 
