@@ -7,7 +7,7 @@ import html
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
