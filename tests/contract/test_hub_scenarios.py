@@ -219,17 +219,21 @@ class TestDevices:
         is_hub_error(user.put(f"/devices/{UNKNOWN}", {"secret": "x"}), 404)
         is_hub_error(user.put(f"/devices/{device.id}", {"secret": ""}), 403)
 
-    def test_d9_and_d10_make_public_and_private(self, nobody: Caller, user: Caller, device: DeviceCaller) -> None:
+    def test_d9_make_public(self, nobody: Caller, user: Caller, device: DeviceCaller) -> None:
         stranger = nobody.login("user2", "user2")
         is_hub_error(stranger.get(f"/devices/{device.id}"), 403)
         assert user.put(f"/devices/{device.id}/public").json()["public"] is True
         seen = stranger.get(f"/devices/{device.id}").json()
         assert (seen["user-meta"], seen["device-meta"]) == ({}, {})
-        assert user.delete(f"/devices/{device.id}/public").json()["public"] is False
-        is_hub_error(stranger.get(f"/devices/{device.id}"), 403)
         is_hub_error(user.put(f"/devices/{UNKNOWN}/public"), 404)
-        is_hub_error(user.delete(f"/devices/{UNKNOWN}/public"), 404)
         is_hub_error(device.put(f"/devices/{device.id}/public"), 403)
+
+    def test_d10_make_private(self, nobody: Caller, user: Caller, device: DeviceCaller) -> None:
+        user.put(f"/devices/{device.id}/public").raise_for_status()
+        assert user.delete(f"/devices/{device.id}/public").json()["public"] is False
+        is_hub_error(nobody.login("user2", "user2").get(f"/devices/{device.id}"), 403)
+        is_hub_error(user.delete(f"/devices/{UNKNOWN}/public"), 404)
+        is_hub_error(device.delete(f"/devices/{device.id}/public"), 403)
 
     def test_d11_device_login(self, nobody: Caller, device: DeviceCaller) -> None:
         claims = nobody.login(device.prn, device.secret).claims
