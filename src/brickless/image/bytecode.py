@@ -9,21 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brickless.core.errors import BricklessError
+from brickless.image import slim
 from brickless.image.closure import Source
 from brickless.linux import process
 
-# A fresh interpreter with fixed hashing, in sorted order: what marshal writes depends on nothing else. Bytecode is
-# marked "unchecked by hash" (PEP 552): no time stamp, and nothing to check at import on the device.
-_COMPILER = """
-import importlib.util, json, marshal, sys
-for source, shown, dest in json.load(sys.stdin):
-    with open(source, "rb") as stream:
-        text = stream.read()
-    code = compile(text, shown, "exec", dont_inherit=True, optimize=2)
-    with open(dest, "wb") as stream:
-        stream.write(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(text))
-        marshal.dump(code, stream)
-"""
 _IMPORTER = """
 import importlib, json, sys
 for name in json.load(sys.stdin):
@@ -65,8 +54,9 @@ def compile_all(command: Sequence[str], sources: Sequence[Source], shown: str, d
         (str(one.path), f"{shown}/{one.target.removesuffix('c')}", str(result))
         for one, result in zip(sources, results, strict=True)
     ]
+    # A fresh interpreter with fixed hashing, in sorted order: what marshal writes depends on nothing else.
     process.run(
-        [*command, FLAGS, "-c", _COMPILER],
+        [*command, FLAGS, "-X", "no_debug_ranges", slim.__file__],
         purpose="compiling the device's Python modules",
         timeout_s=COMPILE_TIMEOUT_S,
         input=json.dumps(jobs).encode(),
