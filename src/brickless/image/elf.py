@@ -15,6 +15,7 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _DYNAMIC = struct.Struct("<qQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ = 0, 1, 5, 10
 MAX_STRING_BYTES = 4096
@@ -26,6 +27,13 @@ class Dynamic(NamedTuple):
 
     interpreter: str
     needed: tuple[str, ...]
+
+
+class Symbols(NamedTuple):
+    """Names that a file takes from other libraries, and names that it has for others."""
+
+    taken: frozenset[str]
+    offered: frozenset[str]
 
 
 class _Segment(NamedTuple):
@@ -53,6 +61,36 @@ def dynamic(data: bytes, name: str) -> Dynamic:
         elif segment.kind == PT_DYNAMIC:
             needed = _needed(data, segment, segments, name)
     return Dynamic(interpreter, needed)
+
+
+def symbols(data: bytes, name: str) -> Symbols:
+    """What a program or library exchanges with others when it is loaded; `name` is for the error."""
+    raw, strings = section(data, ".dynsym", name), section(data, ".dynstr", name)
+    taken: set[str] = set()
+    offered: set[str] = set()
+    for entry in _SYMBOL.iter_unpack(raw[: len(raw) - len(raw) % _SYMBOL.size]):
+        # An index of section 0 says that it lies elsewhere.
+        (offered if entry[3] else taken).add(_string(strings, entry[0], name))
+    return Symbols(frozenset(taken - {""}), frozenset(offered - {""}))
+
+
+def without(data: bytes, libraries: frozenset[str], name: str) -> bytes:
+    """The same file, which asks the loader for none of these libraries any more."""
+    segments = _segments(data, name)
+    for segment in segments:
+        if segment.kind == PT_DYNAMIC:
+            return _without(data, segment, segments, libraries, name)
+    return data
+
+
+def _without(data: bytes, segment: _Segment, segments: list[_Segment], libraries: frozenset[str], name: str) -> bytes:
+    raw = _cut(data, segment.offset, segment.size - segment.size % _DYNAMIC.size, name)
+    entries = list(_DYNAMIC.iter_unpack(raw))
+    needed = iter(_needed(data, segment, segments, name))
+    kept = [one for one in entries if one[0] != DT_NEEDED or next(needed) not in libraries]
+    # The table keeps its size: what is left of it is DT_NULL, which ends it.
+    table = b"".join(_DYNAMIC.pack(*one) for one in kept).ljust(len(raw), b"\0")
+    return data[: segment.offset] + table + data[segment.offset + len(raw) :]
 
 
 def _needed(data: bytes, segment: _Segment, segments: list[_Segment], name: str) -> tuple[str, ...]:

@@ -151,8 +151,8 @@ def build(
     archive.file(MADE_OF, packed.made_of.encode())
     with tempfile.TemporaryDirectory(prefix="brickless-initramfs-") as scratch:
         programs = _python(archive, packed, ours, package or Path(brickless.__file__).parent, Path(scratch))
-        programs += _lxc(archive, packed.lxc)
-        _libraries(archive, packed.lxc, programs, arch)
+        programs += _lxc(archive, packed.lxc, Path(scratch), arch)
+        _libraries(archive, packed, programs, arch)
         if arch == AMD64:  # compiled modules of another processor do not load here: its machines load them
             _check(archive, ours, Path(scratch))
         for path, addition in sorted((files or {}).items()):
@@ -205,15 +205,16 @@ def _python(archive: Archive, packed: Parts, ours: Path, package: Path, scratch:
     return [interpreter, *found.extensions]
 
 
-def _lxc(archive: Archive, root: Path) -> list[Path]:
-    programs = [root / "usr/bin" / name for name in LXC_PROGRAMS]
+def _lxc(archive: Archive, root: Path, scratch: Path, arch: Arch) -> list[Path]:
+    programs = [libraries.lean(root, root / "usr/bin" / name, scratch / name, arch) for name in LXC_PROGRAMS]
     for program in programs:
         archive.file(f"usr/bin/{program.name}", program, 0o755)
     return programs
 
 
-def _libraries(archive: Archive, root: Path, programs: Iterable[Path], arch: Arch) -> None:
-    for name, path in sorted(libraries.needed(root, programs, arch).items()):
+def _libraries(archive: Archive, packed: Parts, programs: Iterable[Path], arch: Arch) -> None:
+    instead = {} if packed.interpreter is None else packed.interpreter.libraries
+    for name, path in sorted(libraries.needed(packed.lxc, programs, arch, instead).items()):
         if name == arch.loader:
             archive.file(f"usr{name}", path, 0o755)
         elif name != os.path.basename(arch.loader):  # libc names it too; it is there under its own path
@@ -248,5 +249,5 @@ def tools(cache: Path, *, package: Path | None = None) -> Iterator[Archive]:
         archive.file(f"usr/bin/{tool}", (TOOL % tool).encode(), 0o755)
     with tempfile.TemporaryDirectory(prefix="brickless-tools-") as scratch:
         programs = _python(archive, packed, packed.python, package or Path(brickless.__file__).parent, Path(scratch))
-        _libraries(archive, packed.lxc, programs, AMD64)
+        _libraries(archive, packed, programs, AMD64)
         yield archive

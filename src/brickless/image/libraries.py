@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from brickless.core.errors import BricklessError
@@ -12,9 +12,12 @@ from brickless.image.arch import AMD64, Arch
 MAX_FILE_BYTES = 64 << 20
 
 
-def needed(root: Path, programs: Iterable[Path], arch: Arch = AMD64) -> dict[str, Path]:
+def needed(
+    root: Path, programs: Iterable[Path], arch: Arch = AMD64, instead: Mapping[str, Path] | None = None
+) -> dict[str, Path]:
     """Soname -> file, for everything the programs need, themselves left out; the loader under its absolute path.
 
+    `instead` has libraries, by soname, that are taken and not looked for below `root`.
     Raises `BricklessError` that names who needs a library that is not below `root`.
     """
     found: dict[str, Path] = {}
@@ -30,15 +33,36 @@ def needed(root: Path, programs: Iterable[Path], arch: Arch = AMD64) -> dict[str
             found[wanted.interpreter] = _inside(root, wanted.interpreter.lstrip("/"), program)
         for name in wanted.needed:
             if name not in found:
-                found[name] = _library(root, name, program, arch)
+                found[name] = (instead or {}).get(name) or _library(root, name, program, arch)
                 waiting.append(found[name])
     return found
 
 
-def _dynamic(path: Path) -> elf.Dynamic:
+def lean(root: Path, program: Path, out: Path, arch: Arch = AMD64) -> Path:
+    """`program`, written to `out` without the libraries that it names and takes nothing from. Returns `out`.
+
+    Debian's LXC programs carry liblxc in themselves and name the shared one too: each process would map it in vain.
+    """
+    data = _read(program)
+    taken = elf.symbols(data, str(program)).taken
+    unused = frozenset(
+        name
+        for name in elf.dynamic(data, str(program)).needed
+        if not taken & elf.symbols(_read(_library(root, name, program, arch)), name).offered
+    )
+    out.write_bytes(elf.without(data, unused, str(program)))
+    out.chmod(0o755)
+    return out
+
+
+def _read(path: Path) -> bytes:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise BricklessError(f"{path} is larger than any program we pack ({MAX_FILE_BYTES} bytes)")
-    data = path.read_bytes()
+    return path.read_bytes()
+
+
+def _dynamic(path: Path) -> elf.Dynamic:
+    data = _read(path)
     return elf.dynamic(data, str(path)) if elf.is_elf(data) else elf.Dynamic("", ())
 
 

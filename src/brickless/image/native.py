@@ -23,6 +23,10 @@ PACKAGES = ("python3.11", "openssl", "zlib", "bzip2")
 RECIPE = 1
 TOOLS = {"musl-gcc": "musl-tools", "gcc": "gcc", "make": "make", "perl": "perl", "dpkg-source": "dpkg-dev"}
 HERE = Path(__file__).parent / "native"
+# Functions that a device with three containers and a hub runs, from its start to its idling: they lie together, so that
+# processes map few pages of the others (ADR 0075 says how the list is made).
+HOT = HERE / "hot.txt"
+FUNCTIONS = "functions"
 STEP_TIMEOUT_S = 3600.0
 # musl has no kernel headers of its own; those of Linux do not depend on the C library.
 KERNEL_HEADERS = {
@@ -86,6 +90,29 @@ MODULES = {
 # Objects with this many references are for ever: counting them is left out, so that processes which share them by fork
 # go on sharing them (ADR 0072). A program would need 7 GB of references to get there by counting.
 IMMORTAL = 900_000_000
+# Pools that are partly used count as full from now on: what comes next goes into pages of its own.
+SEAL = """
+void _PyObject_Seal(void);
+
+void
+_PyObject_Seal(void)
+{
+    for (int size = 0; size < NB_SMALL_SIZE_CLASSES; size++) {
+        poolp head = usedpools[size + size]->prevpool, pool = head->nextpool;
+
+        while (pool != head) {
+            poolp next = pool->nextpool;
+
+            pool->freeblock = NULL;
+            pool->nextoffset = pool->maxnextoffset + 1;
+            pool->nextpool = pool->prevpool = NULL;
+            pool = next;
+        }
+        head->nextpool = head->prevpool = head;
+    }
+}
+
+"""
 # File -> (what stands there, what stands there instead); each must be found as often as it says.
 PATCHES = {
     "Include/object.h": (
@@ -98,6 +125,13 @@ PATCHES = {
         ("    op->ob_refcnt--;", 1, "    if (op->ob_refcnt < IMMORTAL)\n        op->ob_refcnt--;"),
     ),
     "Python/ceval.c": (("if \\(--op->ob_refcnt == 0\\)", 2, "if (op->ob_refcnt < IMMORTAL && --op->ob_refcnt == 0)"),),
+    "Objects/obmalloc.c": (("/\\* pymalloc allocator\n", 1, f"{SEAL}\\g<0>"),),
+    # Code that counts its own calls and rewrites itself is code that each process has a copy of.
+    "Include/internal/pycore_code.h": (("(#define QUICKENING_INITIAL_WARMUP_VALUE) .*", 1, "\\g<1> 0"),),
+    # 100 kB in each process, for programs with more methods in use than we have.
+    "Include/internal/pycore_typeobject.h": (("(#define MCACHE_SIZE_EXP) 12", 1, "\\g<1> 8"),),
+    # The names of 1,700 reasons, twice; what OpenSSL says of an error in words stays.
+    "Modules/_ssl.c": (("while \\(errcode->mnemonic != NULL\\)", 1, "while (0)"),),
 }
 CONFIGURE = (
     "--disable-shared --without-ensurepip --disable-test-modules --without-doc-strings --without-readline "
@@ -106,11 +140,22 @@ CONFIGURE = (
 )
 
 
+# A library that LXC's programs ask whether SELinux is on (it never is: a device has no policy), and what comes with it,
+# a machine for regular expressions: 0.8 MB for "no" (ADR 0074).
+SELINUX = "libselinux.so.1"
+SELINUX_VERSION = "LIBSELINUX_1.0 { global: *; };\n"
+
+
 class Interpreter(NamedTuple):
     """A built one: below `root` lie `usr/bin/python3.11` and the sources of its standard library."""
 
     root: Path
     made_of: tuple[str, ...]
+
+    @property
+    def libraries(self) -> dict[str, Path]:
+        """Soname -> file: what is packed in place of Debian's."""
+        return {SELINUX: self.root / "usr/lib" / SELINUX}
 
 
 def build(folder: Path) -> Interpreter:
@@ -123,7 +168,8 @@ def build(folder: Path) -> Interpreter:
         process.require(tool, package)
     found = [sources.fetch(name, folder / "debian") for name in PACKAGES]
     made_of = tuple(sources.names_and_versions(found))
-    recipe = [RECIPE, FLAGS, OPENSSL_WITHOUT, MODULES, PATCHES, CONFIGURE, (HERE / "_brickless.c").read_text()]
+    recipe = [RECIPE, FLAGS, OPENSSL_WITHOUT, MODULES, PATCHES, CONFIGURE]
+    recipe += [SELINUX_VERSION, *((HERE / name).read_text() for name in ("_brickless.c", "selinux.c", HOT.name))]
     name = f"native-{cache.key(made_of, recipe)}"
     root = folder / "trees" / name
     cache.folder(root, lambda out: _build(found, out))
@@ -142,11 +188,13 @@ def _build(found: list[sources.Source], out: Path) -> None:
         python = trees["python3.11"]
         _python(python, trees, compiler)
         (out / "usr/bin").mkdir(parents=True)
-        shutil.copyfile(python / "python", out / "usr/bin/python3.11")
-        (out / "usr/bin/python3.11").chmod(0o755)
+        _step(["strip", "-o", str(out / "usr/bin/python3.11"), str(python / "python")], python, "strip the interpreter")
+        # Which function lies where: `bench.hot` reads it.
+        (out / FUNCTIONS).write_bytes(_step(["nm", "-n", "-S", "--defined-only", "python"], python, "list functions"))
         unwanted = shutil.ignore_patterns("test", "tests", "idlelib", "tkinter", "__pycache__", "ensurepip", "lib2to3")
         shutil.copytree(python / "Lib", out / "usr/lib/python3.11", ignore=unwanted)
         (out / "usr/lib/python3.11/lib-dynload").mkdir()
+        _selinux(work, out / "usr/lib" / SELINUX)
 
 
 def _compiler(work: Path) -> Path:
@@ -190,16 +238,25 @@ def _python(tree: Path, trees: dict[str, Path], compiler: Path) -> None:
             how = how.replace(f"{{{library}}}", str(trees[library]))  # noqa: PLW2901 - one after the other
         lines.append(f"{name} {how}")
     (tree / "Modules/Setup.local").write_text("\n".join(lines) + "\n")
+    order = tree / "order"
+    order.write_text("".join(f".text.{name}\n*.text.unlikely.{name}\n" for name in HOT.read_text().split()))
     env = {
         "CC": str(compiler),
         # Without the radix tree the allocator has pools of one page: less of them stays half empty.
         "OPT": f"-DNDEBUG -fwrapv -DWITH_PYMALLOC_RADIX_TREE=0 {FLAGS}",
-        "LDFLAGS": "-static -no-pie -s -Wl,--gc-sections",
+        "LDFLAGS": f"-static -no-pie -Wl,--gc-sections,--rosegment,--section-ordering-file={order} -fuse-ld=gold",
         "PKG_CONFIG": "/bin/false",  # it would find libraries of this machine, which are not of this C library
     }
     _step(["sh", "./configure", *CONFIGURE.split()], tree, "configure Python", env)
     # Just the program: modules are inside, and nothing is installed.
     _step(["make", f"-j{_jobs()}", "python"], tree, "compile Python")
+
+
+def _selinux(work: Path, out: Path) -> None:
+    versions = work / "selinux.map"
+    versions.write_text(SELINUX_VERSION)
+    argv = ["gcc", "-Os", "-fPIC", "-shared", "-nostdlib", "-s", f"-Wl,-soname,{SELINUX}"]
+    _step([*argv, f"-Wl,--version-script={versions}", "-o", str(out), str(HERE / "selinux.c")], work, "compile a stub")
 
 
 def _patch(tree: Path) -> None:
@@ -212,10 +269,10 @@ def _patch(tree: Path) -> None:
         (tree / name).write_text(text)
 
 
-def _step(argv: list[str], tree: Path, purpose: str, env: dict[str, str] | None = None) -> None:
+def _step(argv: list[str], tree: Path, purpose: str, env: dict[str, str] | None = None) -> bytes:
     # The build is to give the same bytes on every machine: no time of day in `sys.version`.
     given = {"SOURCE_DATE_EPOCH": "1704067200", **(env or {})}
-    process.run(argv, purpose=purpose, timeout_s=STEP_TIMEOUT_S, cwd=str(tree), env=given)
+    return process.run(argv, purpose=purpose, timeout_s=STEP_TIMEOUT_S, cwd=str(tree), env=given).stdout
 
 
 def _jobs() -> int:

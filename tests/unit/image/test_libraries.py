@@ -55,6 +55,23 @@ def test_a_link_out_of_the_tree_is_refused(tmp_path: Path) -> None:
         libraries.needed(root, [root / "usr/bin/python3"])
 
 
+def test_a_library_that_gives_nothing_is_asked_for_no_more(tmp_path: Path) -> None:
+    """The interpreter names zlib; here another library has that name, from which it takes nothing."""
+    root = tmp_path / "root"
+    folder = root / "usr/lib/x86_64-linux-gnu"
+    folder.mkdir(parents=True)
+    system = Path("/usr/lib/x86_64-linux-gnu")
+    before = elf.dynamic(PYTHON.read_bytes(), "python").needed
+    for name in before:
+        shutil.copy((system / name).resolve(), folder / name)
+    shutil.copy((system / "liblzma.so.5").resolve(), folder / "libz.so.1")
+    out = libraries.lean(root, PYTHON, tmp_path / "lean")
+    after = elf.dynamic(out.read_bytes(), "lean").needed
+    assert "libz.so.1" in before
+    assert after == tuple(name for name in before if name != "libz.so.1")
+    assert out.stat().st_size == PYTHON.stat().st_size
+
+
 def test_a_script_needs_no_library(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/bin/sh\n")
     assert libraries.needed(tmp_path, [tmp_path / "script"]) == {}

@@ -115,7 +115,11 @@ mark_leaves(PyObject *object, struct waiting *waiting)
     return failed;
 }
 
-/* Make the objects in a list, and all that they lead to, live for ever; returns how many they are. */
+/* Of our change of Objects/obmalloc.c. */
+void _PyObject_Seal(void);
+
+/* Make the objects in a list, and all that they lead to, live for ever; returns how many they are. What is made later
+ * lies in other pages than theirs. */
 static PyObject *
 brickless_keep(PyObject *module, PyObject *list)
 {
@@ -140,6 +144,7 @@ brickless_keep(PyObject *module, PyObject *list)
     free(waiting.objects);
     if (failed)
         return PyErr_NoMemory();
+    _PyObject_Seal();
     return PyLong_FromUnsignedLong(total);
 }
 
