@@ -43,6 +43,8 @@ class Hardware(NamedTuple):
     # With a number, each instruction takes 2^n ns of the guest's time, however busy the host is: its timers, a hardware
     # watchdog's too, then see a board of constant speed.
     instruction_shift: int | None = None
+    # More words for QEMU's command line, as they are.
+    options: tuple[str, ...] = ()
 
 
 class Forward(NamedTuple):
@@ -137,7 +139,7 @@ class Machine:
             arguments += ["-bios", str(hardware.firmware)]
         if hardware.watchdog:
             arguments += ["-device", "i6300esb", "-action", "watchdog=reset"]
-        arguments += ["-device", "virtio-rng-pci"]
+        arguments += [*hardware.options, "-device", "virtio-rng-pci"]
         if self.disk is not None:
             arguments += [*self._drive(self.disk), "-device", "virtio-blk-pci,drive=disk0"]
         return arguments + self._network()
