@@ -42,6 +42,8 @@ CASES = {
     "garbage-collection",
 }
 STEP_TIMEOUT_S = 300.0
+# Of the states of a planted bug's case so many are judged at a time.
+PART = 40
 
 
 @pytest.fixture
@@ -185,8 +187,14 @@ def test_the_lab_finds_a_planted_bug(
     except BricklessError as error:
         pytest.fail(f"the device with the planted bug could not be recorded: {error}")
     planned = [one for one in campaign.plan(recording, sample=None, seed=1) if one[0].name == case]
-    counts = campaign.judge_all(recording, planned, work / "judge")
-    faults = [fault for found in counts.findings for fault in found.faults]
+    faults: list[str] = []
+    # Parts that are spread over the whole case, until one shows the bug: all are judged before the lab has missed it.
+    parts = max(1, len(planned) // PART)
+    for part in range(parts):
+        counts = campaign.judge_all(recording, planned[part::parts], work / f"judge-{part}")
+        faults += [fault for found in counts.findings for fault in found.faults]
+        if any(re.search(finding, fault) for fault in faults):
+            break
     for line in dict.fromkeys(faults):
         talk.say(line)
     assert any(re.search(finding, fault) for fault in faults), f"{len(planned)} states, and none shows the bug"

@@ -102,7 +102,7 @@ def judge_all(
     workers: int = WORKERS,
     progress: Progress | None = None,
 ) -> Counts:
-    """Build and judge each state; `work` must be empty or missing and lies best in memory.
+    """Build and judge each state; `work` must be empty or missing, lies best in memory, and is gone afterwards.
 
     What `ledger` knows is not judged again, the rest is written down there. `progress` gets the number of states that
     are judged and of those that are bad, after each.
@@ -128,6 +128,7 @@ def judge_all(
                 ledger.add({"case": case.name, "state": str(state), "faults": verdict.faults})
             if progress is not None:
                 progress(sum(counts.values()), len(findings))
+    shutil.rmtree(work)
     return Counts(counts, tuple(findings))
 
 
