@@ -139,8 +139,12 @@ class Supervisor:
     def _resume(self, session: Session) -> None:
         """Another supervisor ran before us since the boot: its containers may still run, its trial is taken up."""
         self._machine.say(f"supervisor started again at revision {session.rev}")
-        revision = revisions.load(self._storage, session.rev)
         tried = session.trial
+        if tried is not None:
+            ended = revisions.progress_of(self._storage, tried.rev)
+            if ended is not None and ended.is_final and self._resume_ended(tried, ended.status):
+                return
+        revision = revisions.load(self._storage, session.rev)
         if tried is None:
             self._enter(revision, trial=False)
             return
@@ -151,6 +155,20 @@ class Supervisor:
                 self._enter(revision, trial=True)
         else:
             trial.send(TrialStarted(reboot=False, detail="the supervisor was started again"))
+
+    def _resume_ended(self, tried: Tried, status: Status) -> bool:
+        """A trial whose end is on the disk has no second one: what was left to do is done. False: that is a reboot."""
+        if status is Status.DONE:
+            rev = tried.rev
+            self._settle(rev, Booted(rev))
+        elif tried.reboot:
+            return False
+        else:
+            rev = tried.previous
+            self.fail_try(rev)
+        self._machine.journal.keep_session(Session(rev))
+        self._enter(revisions.load(self._storage, rev), trial=False)
+        return True
 
     def _begin(self, rev: str, previous: str) -> Trial:
         stored = revisions.progress_of(self._storage, rev)
