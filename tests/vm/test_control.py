@@ -6,6 +6,7 @@ One guest, booted once; the tests go on from one another, in this order.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,11 @@ class Guest:
     def fill(self, objects: ObjectStore, board: Bsp, squashfs: Path, artefacts: Artefacts) -> bytes:
         extra: dict[str, JsonValue] = {}
         serve = f"/bin/sh -c 'exec httpd -f -p {SDK_PORT} -h /www'"
-        for name, command, more in (
+        own: list[tuple[str, str, dict[str, JsonValue]]] = [
             ("sdk", serve, {"roles": ["mgmt"]}),
             ("plain", PLAIN, {"status_goal": "READY"}),
-        ):
+        ]
+        for name, command, more in own:
             entries = busybox.container(objects, name, command, squashfs)
             run = entries[f"{name}/run.json"]
             assert isinstance(run, dict)
@@ -101,6 +103,16 @@ class Guest:
         """What a pvcontrol command prints."""
         return json.loads(self.ok(f"pvcontrol {command}"))
 
+    def wait_for_step(self, rev: str, *statuses: str) -> dict[str, Any]:
+        """A revision's progress, once its status is one of these."""
+
+        def there() -> dict[str, Any] | None:
+            code, text = self.shell(f"pvcontrol steps show-progress {rev}")
+            progress: dict[str, Any] = json.loads(text) if code == 0 else {}
+            return progress if progress.get("status") in statuses else None
+
+        return wait_until(there, STEP_TIMEOUT_S, f"{rev} is {' or '.join(statuses)}")
+
     def containers(self) -> Mapping[str, Mapping[str, Any]]:
         """The containers by name."""
         return {one["name"]: one for one in self.value("ls")}
@@ -112,6 +124,25 @@ def guest(artefacts: Artefacts, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with one.twin:
         one.twin.wait_for("container plain READY", timeout_s=BOOT_TIMEOUT_S)
         yield one
+
+
+def pvtx(guest: Guest, name: str, make: str, *, then: str = "local") -> str:
+    """A transaction from the shell: `make` puts package files into the folder it is run in."""
+    script = f"""set -e
+export PVTXDIR=/tmp/pvtx
+rm -rf /tmp/package && mkdir -p /tmp/package/objects && cd /tmp/package
+add() {{ sum=$(sha256sum "$1" | cut -d' ' -f1); mv "$1" objects/$sum; echo $sum; }}
+{make}
+pvtx abort; pvtx begin current
+tar -c json objects | gzip | pvtx add -
+pvtx {then} {name}
+"""
+    return guest.ok(script).strip().splitlines()[-1]
+
+
+PAGE = """echo "{text}" >page; sum=$(add page)
+echo '{{"#spec":"pantavisor-service-system@1","_config/plain/www/page.txt":"'$sum'"}}' >json
+"""
 
 
 def test_01_the_device_says_that_it_is_ready(guest: Guest) -> None:
@@ -186,3 +217,103 @@ def test_07_what_containers_say_is_kept_for_them(guest: Guest) -> None:
     assert "[demo]: said in plain" in guest.ok("cat /pantavisor/logs/0/plain/demo")
     assert "plain begins" in guest.ok("cat /pantavisor/logs/0/plain/lxc/console.log")
     assert guest.ok("ls /pantavisor/logs/0/pantavisor").split() == ["dmesg", "pantavisor.log"]
+
+
+def test_08_pvtx_from_a_shell_changes_one_container_in_place(guest: Guest) -> None:
+    mark = guest.twin.mark()
+    rev = pvtx(guest, "page-1", PAGE.format(text="page one"))
+    assert rev == "locals/page-1"
+    assert guest.wait_for_step(rev, "DONE", "UPDATED", "ERROR", "WONTGO")["status"] == "DONE"
+    assert guest.ok("cat /www/page.txt", "plain") == "page one\n"
+    assert len(guest.twin.boots) == 1, "no reboot"
+    guest.twin.wait_for("revision locals/page-1 started", timeout_s=1, since=mark)
+    assert guest.value("devmeta ls")["pantavisor.revision"] == rev
+
+
+def test_09_a_local_revision_means_local_mode_until_go_remote(guest: Guest) -> None:
+    assert guest.value("devmeta ls")["pantavisor.mode"] == "local"
+    guest.ok("pvcontrol cmd go-remote")
+    assert guest.value("devmeta ls")["pantavisor.mode"] == "remote"
+    guest.ok("pvcontrol cmd go-remote")
+
+
+def test_10_a_bad_local_revision_is_rolled_back(guest: Guest) -> None:
+    make = """echo 'lxc.rootfs.path = overlayfs:/volumes/plain/root.squashfs:/volumes/plain/lxc-overlay/upper
+lxc.init.cmd = /bin/false' >conf; sum=$(add conf)
+pvcontrol -f state steps get current
+sed "s/.*\\(\\"plain.run.json\\":{[^}]*}[^}]*}[^}]*}\\).*/\\1/" state >run
+squash=$(tr ',' '\\n' <state | grep plain/root.squashfs | cut -d'"' -f4)
+echo '{"#spec":"pantavisor-service-system@1","plain/lxc.container.conf":"'$sum'","plain/root.squashfs":"'$squash'",\
+"plain/run.json":{"#spec":"service-manifest-run@1","config":"lxc.container.conf","group":"app","name":"plain",\
+"root-volume":"root.squashfs","storage":{"lxc-overlay":{"persistence":"boot"}},"type":"lxc","volumes":[]}}' >json
+rm -f state run
+"""
+    rev = pvtx(guest, "broken", make)
+    progress = guest.wait_for_step(rev, "ERROR", "DONE", "UPDATED", "WONTGO")
+    assert progress["status"] == "ERROR"
+    assert progress["status-msg"] in {"A container could not be started", "Status goal not reached"}
+    wait_until(
+        lambda: guest.value("devmeta ls")["pantavisor.revision"] == "locals/page-1" or None,
+        STEP_TIMEOUT_S,
+        "the revision of before runs",
+    )
+    assert guest.ok("cat /www/page.txt", "plain") == "page one\n"
+
+
+def test_11_a_revision_that_lacks_an_object_ends_with_the_reason(guest: Guest) -> None:
+    make = f"""echo '{{"#spec":"pantavisor-service-system@1","_config/plain/x":"{"1" * 64}"}}' >json"""
+    rev = pvtx(guest, "lacking", make)
+    progress = guest.wait_for_step(rev, "ERROR", "DONE", "UPDATED", "WONTGO")
+    assert progress["status"] == "ERROR"
+    assert "objects are missing" in progress["logs"]
+
+
+def test_12_run_commit_reboots_and_is_a_trial(guest: Guest) -> None:
+    boots = len(guest.twin.boots)
+    rev = pvtx(guest, "page-2", PAGE.format(text="page two"), then="commit")
+    guest.ok(f"pvcontrol cmd run-commit {rev}")
+    wait_until(lambda: len(guest.twin.boots) > boots or None, STEP_TIMEOUT_S, "it reboots")
+    assert guest.wait_for_step(rev, "DONE", "ERROR")["status"] == "DONE"
+    assert guest.ok("cat /www/page.txt", "plain") == "page two\n"
+
+
+def test_13_garbage_goes_and_what_counts_stays(guest: Guest) -> None:
+    reclaimed = guest.value("storage gc")["reclaimed"]
+    names = [row["name"] for row in guest.value("steps ls")]
+    assert reclaimed > 0
+    assert {"0", "locals/page-2"} <= set(names)
+    assert "locals/broken" not in names
+
+
+def test_14_make_factory_and_back_to_it(guest: Guest) -> None:
+    guest.ok("pvcontrol cmd make-factory locals/page-2")
+    assert guest.value("steps get 0") == guest.value("steps get locals/page-2")
+    guest.ok("pvcontrol cmd run 0")
+    assert guest.wait_for_step("0", "DONE", "ERROR")["status"] == "DONE"
+    assert guest.ok("cat /www/page.txt", "plain") == "page two\n"
+
+
+def test_15_slow_clients_hold_up_nobody(guest: Guest) -> None:
+    script = """
+for n in 1 2; do (printf 'GET /containers HTTP/1.1\\r\\n'; sleep 8) | pvcurl -s -X PUT -T - \\
+    --unix-socket /pantavisor/pv-ctrl http://localhost/objects/x >/dev/null 2>&1 & done
+pvcontrol ls >/dev/null
+"""
+    guest.ok(script)
+
+
+def test_16_a_reboot_by_command_keeps_the_revision(guest: Guest) -> None:
+    boots = len(guest.twin.boots)
+    mark = guest.twin.mark()
+    guest.ok("pvcontrol cmd reboot 'because the test says so'")
+    guest.twin.wait_for("reboot on request: because the test says so", timeout_s=STEP_TIMEOUT_S, since=mark)
+    wait_until(lambda: len(guest.twin.boots) > boots or None, STEP_TIMEOUT_S, "it reboots")
+    guest.twin.wait_for("container plain READY", timeout_s=BOOT_TIMEOUT_S, since=mark)
+    assert guest.value("devmeta ls")["pantavisor.revision"] == "0"
+
+
+def test_17_poweroff_ends_it(guest: Guest) -> None:
+    began_s = time.monotonic()
+    guest.ok("pvcontrol cmd poweroff")
+    reason = guest.twin.wait_off(STEP_TIMEOUT_S)
+    assert reason == "guest-shutdown", f"after {time.monotonic() - began_s:.0f} s"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from brickless.core import bootenv, canonical
 from brickless.core.canonical import JsonValue
-from brickless.core.progress import FINAL, Status, parse_progress
+from brickless.core.progress import FINAL, Message, Progress, Status, parse_progress
 from brickless.core.state import parse_state
 from brickless.core.update_types import HubGate, Policy
 from brickless.device.boot.variables import Variables
@@ -242,6 +242,8 @@ class Life(FakeDevice):
         if rev not in self.awaited:
             self.awaited.append(rev)
             self.disk.history[rev] = []
+            queued = Progress.of(Status.QUEUED, Message.QUEUED % (1, 10))
+            Storage.write_progress(self.disk, rev, queued.to_json())
         try:
             self.go(ask)
         except RefusedError:

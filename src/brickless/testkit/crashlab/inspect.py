@@ -15,6 +15,7 @@ TOOL_TIMEOUT_S = 300.0
 # e2fsck(8): 1 is "errors were corrected": the journal was replayed, orphans were freed, as mounting does it.
 PREENED = frozenset({0, 1})
 _PROMPT = "debugfs: "
+_FAST_LINK = re.compile(r'Fast link dest: "(.*)"')
 # What a mount does too: the journal, files that were removed while open, counters that are only hints on disk.
 _MOUNT_TOO = re.compile(
     r"recovering journal|[Cc]learing orphaned inode|[Tt]runcating orphaned inode|Free (blocks|inodes) count wrong"
@@ -64,6 +65,16 @@ def folders(image: Path, paths: Iterable[str]) -> dict[str, Mapping[str, Node]]:
     wanted = list(dict.fromkeys(paths))
     answers = _ask(image, [f'ls -p "{_name(path)}"' for path in wanted])
     return {path: _listing(lines) for path, lines in zip(wanted, answers, strict=True)}
+
+
+def links(image: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Where symbolic links lead; those that are too long to stand in their inode lead nowhere ("")."""
+    wanted = list(dict.fromkeys(paths))
+    answers = _ask(image, [f'stat "{_name(path)}"' for path in wanted])
+    return {
+        path: next((match[1] for line in lines if (match := _FAST_LINK.search(line))), "")
+        for path, lines in zip(wanted, answers, strict=True)
+    }
 
 
 def _listing(lines: Iterable[str]) -> dict[str, Node]:
