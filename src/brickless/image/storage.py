@@ -53,8 +53,7 @@ def build(
         populate(tree, fill, config or {})
         for path, content in sorted((files or {}).items()):
             atomic.write_file(str(tree / path), content)
-        _make_file_system(tree, out, size_mb)
-        _normalise(tree, out)
+        write_image(tree, out, size_mb)
 
 
 def populate(tree: Path, fill: Callable[[ObjectStore], bytes], config: Mapping[str, str]) -> None:
@@ -73,6 +72,12 @@ def populate(tree: Path, fill: Callable[[ObjectStore], bytes], config: Mapping[s
     atomic.write_file(str(tree / "boot/uboot.txt"), environment.ljust(bootenv.SIZE_BYTES, b"\0"))
     text = "".join(f"{key}={config[key]}\n" for key in sorted(config))
     atomic.write_file(str(tree / "config/pantahub.config"), text.encode(), mode=0o600)
+
+
+def write_image(tree: Path, out: Path, size_mb: int) -> None:
+    """Write the folder `tree` as an ext4 image. Raises `process.ProcessError` when it does not fit."""
+    _make_file_system(tree, out, size_mb)
+    _normalise(tree, out)
 
 
 def _make_file_system(tree: Path, out: Path, size_mb: int) -> None:

@@ -24,6 +24,7 @@ from brickless.linux.libc import (
 )
 
 MOUNTS_FILE = "/proc/self/mounts"
+MOUNTINFO_FILE = "/proc/self/mountinfo"
 
 
 class Mounted(NamedTuple):
@@ -93,6 +94,14 @@ def table(path: str = MOUNTS_FILE) -> list[Mounted]:
     """What is mounted in this mount namespace, oldest first."""
     with open(path, "rb") as stream:
         return [parse_line(line) for line in os.fsdecode(stream.read()).splitlines()]
+
+
+def roots(path: str = MOUNTINFO_FILE) -> set[str]:
+    """Which folders of file systems are mounted somewhere: the paths that binds were made of, each within its own."""
+    with open(path, "rb") as stream:
+        lines = os.fsdecode(stream.read()).splitlines()
+    # proc(5), /proc/pid/mountinfo: number, parent, device, root, mount point, ...
+    return {unescape(fields[3]) for line in lines if len(fields := line.split(" ")) > 4}
 
 
 def parse_line(line: str) -> Mounted:

@@ -256,12 +256,13 @@ class Storage:
 
     # Garbage
 
-    def collect_garbage(self, keep: set[str], *, keep_factory: bool = True) -> int:
+    def collect_garbage(self, keep: set[str], *, keep_factory: bool = True, in_use: Container[str] = ()) -> int:
         """Remove the revisions not in `keep`, then the objects that nothing uses; returns the bytes freed.
 
         Revision 0 stays unless its owner gave it up (`keep_factory`): without it there is no way back to the factory's
         state. The current one always stays.
         Objects that a kept revision names stay even where it is not linked yet (an update that is being fetched).
+        `in_use` are revisions whose own volumes stay although they go: a container that runs on has them mounted.
         """
         kept = {FACTORY, *keep} if keep_factory else set(keep)
         current = self.current()
@@ -270,7 +271,10 @@ class Storage:
         before = self.free_bytes()
         for rev in self._all_revisions():
             if rev not in kept:
-                self.remove(rev)
+                self._remove(rev, "logs")
+        for rev in _revisions_in(os.path.join(self.root, "disks", "rev")):
+            if rev not in kept and rev not in in_use:
+                atomic.remove_tree(os.path.join(self.root, "disks", "rev", rev), files=self.files)
         needed: set[str] = set()
         for rev in kept:
             with suppress(FileNotFoundError, HostileInputError):
@@ -280,13 +284,14 @@ class Storage:
 
     def _all_revisions(self) -> list[str]:
         """Also those without a state: an interrupted start of an install."""
-        trails = os.path.join(self.root, "trails")
-        numbers = [name for name in _names(trails) if name.isascii() and name.isdigit()]
-        return numbers + [f"{LOCALS}/{name}" for name in _names(os.path.join(trails, LOCALS))]
+        return _revisions_in(os.path.join(self.root, "trails"))
 
     def remove(self, rev: str) -> None:
         """Remove a revision, its logs and its revision disks. Not the objects: see `collect_garbage`."""
-        for folder in (self.revision_dir(rev), f"{self.root}/logs/{rev}", f"{self.root}/disks/rev/{rev}"):
+        self._remove(rev, "logs", "disks/rev")
+
+    def _remove(self, rev: str, *others: str) -> None:
+        for folder in (self.revision_dir(rev), *(f"{self.root}/{other}/{rev}" for other in others)):
             if os.path.lexists(folder):
                 atomic.remove_tree(folder, files=self.files)
 
@@ -329,6 +334,12 @@ def boot_links(state: State) -> dict[str, str]:
             raise HostileInputError(f"bsp/run.json names {path!r} for {name}, which is no object of the state.")
         links[name] = path
     return links
+
+
+def _revisions_in(folder: str) -> list[str]:
+    """The names below a folder that has one for each revision."""
+    numbers = [name for name in _names(folder) if name.isascii() and name.isdigit()]
+    return numbers + [f"{LOCALS}/{name}" for name in _names(os.path.join(folder, LOCALS))]
 
 
 def _is_boot_file(name: str) -> bool:

@@ -233,8 +233,8 @@ class Life(FakeDevice):
             else:
                 self.power_on()
 
-    def hand_over(self, rev: str) -> None:
-        """The agent asks for a trial, unless the supervisor is busy."""
+    def hand_over(self, rev: str, *, waits: bool = True) -> None:
+        """Ask for a trial. The agent waits where the supervisor is busy; a local command ends there, with an error."""
 
         def ask() -> None:
             self.ask(op="try", rev=rev)
@@ -246,9 +246,11 @@ class Life(FakeDevice):
             Storage.write_progress(self.disk, rev, queued.to_json())
         try:
             self.go(ask)
-        except RefusedError:
+        except RefusedError as error:
             # Busy, or the revision runs already: the agent asks again, or reads the end in the progress.
-            return
+            if not waits:
+                self.awaited.remove(rev)
+                self.disk.write_progress(rev, Progress.of(Status.ERROR, Message.INTERNAL, logs=str(error)).to_json())
 
     def look(self) -> None:
         """The agent looks how its trials stand: those that have ended are not waited for any more."""

@@ -224,13 +224,12 @@ def _currents(found: Partition, revisions: Sequence[str]) -> Iterator[str]:
 
 
 def _leftovers(found: Partition, revisions: Sequence[str]) -> Iterator[str]:
-    """What belongs to revisions that are gone."""
-    for folder in ("logs", "disks/rev"):
-        names = [name for name in _children(found, folder) if name not in ("current", "locals")]
-        names += [f"locals/{name}" for name in _children(found, f"{folder}/locals")]
-        for name in sorted(names):
-            if name not in revisions and found.nodes[f"{folder}/{name}"].is_folder:
-                yield f"{folder}/{name}: belongs to no revision that is there"
+    """Logs of revisions that are gone. (Their disks may stay for a container that ran on.)"""
+    names = [name for name in _children(found, "logs") if name not in ("current", "locals")]
+    names += [f"locals/{name}" for name in _children(found, "logs/locals")]
+    for name in sorted(names):
+        if name not in revisions and found.nodes[f"logs/{name}"].is_folder:
+            yield f"logs/{name}: belongs to no revision that is there"
 
 
 def report_of(path: Path) -> Report:

@@ -50,6 +50,21 @@ def read(disk: Path, inside: str) -> bytes | None:
         return out.read_bytes() if dump(disk, inside, out) else None
 
 
+def write(disk: Path, inside: str, content: bytes) -> None:
+    """Replace the file `inside`, which must be there, by another with this content. The journal must be replayed.
+
+    Raises `TwinError`.
+    """
+    _check_path(inside)
+    with tempfile.NamedTemporaryFile(prefix="brickless-disk-") as source:
+        source.write(content)
+        source.flush()
+        for command in (f'rm "{inside}"', f'write "{source.name}" "{inside}"'):
+            _debugfs(disk, command, "-w")
+    if read(disk, inside) != content:
+        raise TwinError(f"{disk}: {inside} could not be replaced")
+
+
 def names(disk: Path, folder: str) -> list[str]:
     """The names in a folder, sorted; empty when there is none."""
     _check_path(folder)
@@ -62,9 +77,9 @@ def names(disk: Path, folder: str) -> list[str]:
     return sorted(found)
 
 
-def _debugfs(disk: Path, command: str) -> str:
-    argv = [process.require("debugfs", "e2fsprogs"), "-R", command, str(disk)]
-    done = process.run(argv, purpose="reading a disk", timeout_s=TOOL_TIMEOUT_S)
+def _debugfs(disk: Path, command: str, *options: str) -> str:
+    argv = [process.require("debugfs", "e2fsprogs"), *options, "-R", command, str(disk)]
+    done = process.run(argv, purpose="reading or changing a disk", timeout_s=TOOL_TIMEOUT_S)
     said = done.stderr.decode("utf-8", "replace")
     if "Filesystem not open" in said or "Bad magic number" in said:
         raise TwinError(f"{disk}: no ext4 file system: {said.strip()}")

@@ -249,6 +249,21 @@ def test_garbage_keeps_factory_current_and_the_given(storage: Storage) -> None:
         assert storage.verify(rev) == []
 
 
+def test_volumes_of_a_collected_revision_stay_while_they_are_in_use(storage: Storage) -> None:
+    for rev in ("0", "1", "2", "locals/x", "locals/y"):
+        storage.install(rev, make_state())
+        os.makedirs(f"{storage.root}/disks/rev/{rev}/web/data")
+    os.makedirs(f"{storage.root}/disks/rev/9/web/data")  # of one that went earlier
+    storage.set_current("2")
+    storage.collect_garbage(set(), in_use={"1", "locals/x"})
+    assert storage.revisions() == ["0", "2"]
+    assert sorted(os.listdir(f"{storage.root}/disks/rev")) == ["0", "1", "2", "locals"]
+    assert os.listdir(f"{storage.root}/disks/rev/locals") == ["x"]
+    storage.collect_garbage(set())
+    assert os.listdir(f"{storage.root}/disks/rev/locals") == []
+    assert not os.path.exists(f"{storage.root}/disks/rev/1")
+
+
 def test_free_and_total_space_are_bytes(storage: Storage) -> None:
     assert 0 < storage.free_bytes() <= storage.total_bytes()
 

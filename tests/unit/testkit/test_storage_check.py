@@ -55,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_we_write_passes(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert storage_check.report_of(whole) == storage_check.Report(("0", "3", "4", "locals/mine"), 4, ())
-    image._make_file_system(whole, tmp_path / "disk.img", 32)
+    image.write_image(whole, tmp_path / "disk.img", 32)
     before = (tmp_path / "disk.img").read_bytes()
     assert storage_check.main([str(tmp_path / "disk.img"), str(whole)]) == 0
     assert capsys.readouterr().out.count("4 revisions, 4 objects: the layout holds") == 2
@@ -107,7 +107,6 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "current": (lambda root: _relink(root, "77"), "trails/current: leads to '77'"),
     "no current": (lambda root: (root / "trails/current").unlink(), "trails/current: is missing"),
     "logs": (lambda root: (root / "logs/12").mkdir(), "logs/12: belongs to no revision"),
-    "disks": (lambda root: (root / "disks/rev/12").mkdir(), "disks/rev/12: belongs to no revision"),
 }
 
 

@@ -15,7 +15,8 @@ from brickless.core.progress import Status, parse_progress
 from brickless.device.boot.backend import backend
 from brickless.device.config import Config
 from brickless.device.control.places import OBJECT_PUT
-from brickless.store.trails import FACTORY, Storage
+from brickless.linux import mount
+from brickless.store.trails import FACTORY, LOCALS, Storage
 
 _UNDER_WAY = frozenset({Status.QUEUED, Status.DOWNLOADING, Status.INPROGRESS, Status.TESTING})
 
@@ -33,7 +34,8 @@ class Garbage:
     def collect(self, keep: Iterable[str] = ()) -> int:
         """Collect now, all but `keep` and what stays anyway; the bytes freed. Raises OSError when the disk refuses."""
         keep_factory = self._config.flag("PV_STORAGE_GC_KEEP_FACTORY")
-        return self._storage.collect_garbage(self.kept() | set(keep), keep_factory=keep_factory)
+        kept = self.kept() | set(keep)
+        return self._storage.collect_garbage(kept, keep_factory=keep_factory, in_use=mounted(mount.roots()))
 
     def kept(self) -> set[str]:
         """The revisions that stay."""
@@ -82,6 +84,16 @@ class Garbage:
         except FileNotFoundError:
             return True
         return not 0 <= since_s < self._defer_s
+
+
+def mounted(roots: Iterable[str]) -> frozenset[str]:
+    """The revisions whose own volumes are among what is mounted: an update keeps containers that it does not change."""
+    found: set[str] = set()
+    for root in roots:
+        names = root.partition("/disks/rev/")[2].split("/")
+        if names[0]:
+            found.add("/".join(names[: 2 if names[0] == LOCALS else 1]))
+    return frozenset(found)
 
 
 def last_good(storage: Storage) -> str | None:
