@@ -140,6 +140,10 @@ _CACHE = click.option(
 @click.option("--command-line", default="", help="More words for the kernel's command line.")
 @click.option("--watchdog", type=click.IntRange(0, 1000), default=0, help="Seconds; armed before the kernel (pc).")
 @click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="Of a hub that the device trusts.")
+@click.option(
+    "--trust", type=click.Path(path_type=Path, exists=True), multiple=True,
+    help="Authorities' certificates, or a public key, that signatures of revisions are verified by.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def image(  # noqa: PLR0913, PLR0917 - the options of a command
     board: str,
@@ -151,6 +155,7 @@ def image(  # noqa: PLR0913, PLR0917 - the options of a command
     command_line: str,
     watchdog: int,
     certificate: Path | None,
+    trust: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Write a disk image that boots on a board: bootloader, boot scripts, storage with a factory revision.
@@ -167,7 +172,7 @@ def image(  # noqa: PLR0913, PLR0917 - the options of a command
 
     try:
         options = Options(imagecmd.settings(pairs), command_line, size_mb, attempts, watchdog)
-        made = imagecmd.build(out.absolute(), board, cache.absolute(), options, certificate)
+        made = imagecmd.build(out.absolute(), board, cache.absolute(), options, certificate, trust)
     except (BricklessError, OSError) as error:
         _fail(error)
     if as_json:

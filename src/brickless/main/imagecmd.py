@@ -6,21 +6,25 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from brickless.core.errors import UserError
+from brickless.core import certificate as certificate_reader
+from brickless.core.errors import HostileInputError, UserError
 from brickless.core.state import State, parse_state
 from brickless.device.config_keys import KEYS
 from brickless.image import boards, factory, runtime
 from brickless.image import bsp as packs
 from brickless.image.boards import Options
+from brickless.image.initramfs import Addition
 from brickless.main.artefacts import write_site
 from brickless.main.talk import Talk
 from brickless.store.objects import ObjectStore
 from brickless.store.repo import Repository
 from brickless.twin import board as twin
+
+TRUST = "etc/pantavisor/pvs/trust"
 
 
 class Made(NamedTuple):
@@ -49,14 +53,44 @@ def settings(pairs: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def build(out: Path, board: str, cache: Path, options: Options, certificate: Path | None) -> Made:
+def system_settings(config: Mapping[str, str]) -> dict[str, str]:
+    """The settings that a device takes from its initramfs alone, not from a file on its storage."""
+    return {key: value for key, value in config.items() if "PH" not in KEYS[key].levels}
+
+
+def trust_file(path: Path) -> tuple[str, bytes]:
+    """Where a file with whom to trust for signatures belongs in the initramfs, and its content (ADR 0045).
+
+    Certificates of authorities, or a bare public key. Raises `UserError` for what is neither, `OSError`.
+    """
+    data = path.read_bytes()
+    try:
+        certificates = [der for _, der in certificate_reader.pem_blocks(data, "CERTIFICATE")]
+        for der in certificates:
+            certificate_reader.read(der)
+        if certificates:
+            return f"{TRUST}/ca-certificates.crt", data
+        if certificate_reader.public_keys(data):
+            return f"{TRUST}/pub.pem", data
+    except HostileInputError as error:
+        raise UserError("image-trust", f"{path}: a device could not use it: {error}") from error
+    raise UserError("image-trust", f"{path} holds neither certificates nor a public key, in PEM")
+
+
+def build(
+    out: Path, board: str, cache: Path, options: Options, certificate: Path | None, trust: Sequence[Path] = ()
+) -> Made:
     """Write the image of a board with its factory revision: the runtime, its kernel, the stock groups, a network.
 
-    `certificate` is one more that the device trusts at its hub. Raises what `boards.build` does.
+    `certificate` is one more that the device trusts at its hub, `trust` are files with whom it believes signatures of
+    revisions. Raises what `boards.build` does, and `UserError`.
     """
     of = boards.board(board)
+    files = {name: Addition(data) for name, data in map(trust_file, trust)}
+    system = system_settings(options.config)
+    options = options._replace(config={key: value for key, value in options.config.items() if key not in system})
     out.parent.mkdir(parents=True, exist_ok=True)
-    initrd = runtime.archive(cache, arch=of.arch, config={}, files={})
+    initrd = runtime.archive(cache, arch=of.arch, config=system, files=files)
     with tempfile.TemporaryDirectory(prefix="brickless-site-") as scratch:
         addons: tuple[tuple[str, Path], ...] = ()
         if certificate is not None:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from brickless.main import lab
+from brickless.core.errors import UserError
+from brickless.main import imagecmd, lab
 from brickless.main.artefacts import CERTIFICATE, write_site
 from brickless.main.cli import brickless
 from brickless.main.hubapi import HubApi, HubError, wait_until
 from brickless.main.talk import Talk
 from brickless.main.up import Interrupted, interruptible
+from brickless.testkit.certificates import Authority
 
 
 def test_help_names_the_commands_and_their_options() -> None:
@@ -82,3 +86,25 @@ def test_a_twin_needs_a_clone(tmp_path: Path) -> None:
     result = CliRunner().invoke(brickless, ["twin", str(tmp_path), "--board", "pc", "--cache", str(tmp_path)])
     assert result.exit_code == 2
     assert "is not a pvr repository" in result.output
+
+
+def test_whom_a_device_is_to_trust_for_signatures(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority").ca_file
+    assert imagecmd.trust_file(authority) == (f"{imagecmd.TRUST}/ca-certificates.crt", authority.read_bytes())
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (tmp_path / "key.pem").write_bytes(
+        public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    assert imagecmd.trust_file(tmp_path / "key.pem")[0] == f"{imagecmd.TRUST}/pub.pem"
+    for bad, words in (
+        (b"text", "neither"),
+        (b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", "use it"),
+    ):
+        (tmp_path / "bad").write_bytes(bad)
+        with pytest.raises(UserError, match=words):
+            imagecmd.trust_file(tmp_path / "bad")
+
+
+def test_what_only_the_initramfs_may_say() -> None:
+    given = {"PV_SECUREBOOT_MODE": "strict", "PH_CREDS_HOST": "hub.example"}
+    assert imagecmd.system_settings(given) == {"PV_SECUREBOOT_MODE": "strict"}
