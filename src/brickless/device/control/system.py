@@ -11,6 +11,7 @@ from brickless.device.control.containers import body_object
 from brickless.device.control.http import HttpError, Response, json_response
 from brickless.device.control.places import settings
 from brickless.device.control.session import Call, method_error
+from brickless.device.supervise import awake
 
 MANIFEST = "/etc/pantavisor/manifest"
 BUILD_ID = "/etc/brickless/build-id"
@@ -36,7 +37,7 @@ def answer(call: Call) -> Response:
         return json_response(aliases(config))
     if first == "config2":
         return json_response(list(with_origin(config)))
-    return json_response(wakelocks(config))
+    return json_response(wakelocks(config, call.place.private))
 
 
 def build_info() -> str:
@@ -92,17 +93,18 @@ def _act_on_daemon(call: Call, name: str) -> Response:
     return Response()
 
 
-def wakelocks(config: Config) -> dict[str, object]:
+def wakelocks(config: Config, private: str) -> dict[str, object]:
     """What holds the device awake. `degraded`: locks are wanted, and this kernel has none."""
     mode = config.text("PV_POWER_MODE")
+    held = awake.held(private)
     there = os.path.exists(os.path.join(config.text("PV_POWER_SYSFS_DIR"), "wake_lock"))
     return {
         "mode": mode,
-        "count": 0,
+        "count": len(held),
         "degraded": mode != "disabled" and not there,
         "autosleep": False,
         "settling": False,
         "polling": False,
         "run_window": False,
-        "held": dict.fromkeys(SCOPES, 0),
+        "held": {scope: int(scope in held) for scope in SCOPES},
     }

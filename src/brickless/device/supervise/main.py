@@ -18,6 +18,7 @@ from brickless.device.config import Config
 from brickless.device.control import places, views
 from brickless.device.control.listener import Listener, tcp_door, unix_door
 from brickless.device.supervise import hooks, kernel
+from brickless.device.supervise.awake import Awake
 from brickless.device.supervise.heartbeat import Heartbeat, commit_delay_s
 from brickless.device.supervise.logserver import LogServer
 from brickless.device.supervise.logserver import Options as LogOptions
@@ -192,7 +193,8 @@ def run(settings: Config, root: str, cmdline: str, console: kmsg.Console) -> int
         machine.tell_init(f"shell {mode} {settings.seconds('PV_DEBUG_SHELL_TIMEOUT')}")
     hook("system-start", storage.current() or "")
     libc.trim_heap()
-    loop(poll, (server, control, log_server), supervisor, Heartbeat(machine.tell_init, settings))
+    awake = Awake(settings.text("PV_POWER_MODE"), settings.text("PV_POWER_SYSFS_DIR"), PRIVATE, machine.say)
+    loop(poll, (server, control, log_server), supervisor, (Heartbeat(machine.tell_init, settings), awake))
     return 1
 
 
@@ -307,12 +309,17 @@ def serve_control(sock: socket.socket, place: places.Place) -> None:
 
 
 def loop(
-    poll: select.poll, servers: tuple[Server, Listener, LogServer], supervisor: Supervisor, heartbeat: Heartbeat
+    poll: select.poll,
+    servers: tuple[Server, Listener, LogServer],
+    supervisor: Supervisor,
+    beside: tuple[Heartbeat, Awake],
 ) -> None:
     """Sleep until something happens or is due. Nothing wakes us up without a reason."""
+    heartbeat, awake = beside
     while True:
         supervisor.tick()
         servers[2].tick()
+        awake.hold(supervisor.scopes)
         times = (supervisor.due_s(), servers[2].due_s(), heartbeat.beat(reached=supervisor.reached))
         due_s = min((at for at in times if at is not None), default=None)
         for fd, _ in poll.poll(timeout_ms(due_s)):

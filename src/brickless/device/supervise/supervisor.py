@@ -292,6 +292,16 @@ class Supervisor:
         """Whether the running revision's containers are where they should be."""
         return self._engine.goal() <= Goal.ACHIEVED
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What must not be slept through now (device.md 5.12)."""
+        held = {
+            "boot": not self._announced,
+            "update": self._trial is not None,
+            "shutdown": self._reboot_at_s is not None,
+        }
+        return frozenset(scope for scope, holds in held.items() if holds)
+
     def _standing(self) -> Standing:
         engine = self._engine
         failed = [f"{failure.name}: {failure.reason}" for failure in engine.failures]
