@@ -399,9 +399,11 @@ def test_a_local_put_is_the_inverse_of_a_local_get(pvr: Any, repo: Path, tmp_pat
 
 def test_deploy_builds_a_revision_of_hard_links(pvr: Any, repo: Path, tmp_path: Path) -> None:
     (repo / "bsp").mkdir()
-    for name, data in (("kernel.img", b"kernel"), ("pantavisor", b"initrd"), ("board.dtb", b"fdt")):
+    for name, data in (("kernel.img", b"kernel"), ("pantavisor", b"initrd"), ("board.dtb", b"fdt"), ("more", b"addon")):
         (repo / "bsp" / name).write_bytes(data)
-    (repo / "bsp/run.json").write_text('{"initrd":"pantavisor","linux":"kernel.img","fdt":"board.dtb"}')
+    (repo / "bsp/run.json").write_text(
+        '{"initrd":"pantavisor","linux":"kernel.img","fdt":"board.dtb","addons":["more"]}'
+    )
     pvr("add")
     pvr("commit")
     pvr("export", str(tmp_path / "all.tgz"))
@@ -417,6 +419,7 @@ def test_deploy_builds_a_revision_of_hard_links(pvr: Any, repo: Path, tmp_path: 
     assert not (target / "webby.json").exists()
     objects = tmp_path / "storage/objects"
     links = {".pv/pv-kernel.img": b"kernel", ".pv/pv-initrd.img": b"initrd", ".pv/pv-fdt.dtb": b"fdt"}
+    links[".pv/pv-initrd.img.0"] = b"addon"
     for path, data in {"bsp/kernel.img": b"kernel", **links}.items():
         assert (target / path).stat().st_ino == (objects / sha(data)).stat().st_ino
         assert (target / path).stat().st_mode & 0o777 == 0o444

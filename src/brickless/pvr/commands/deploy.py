@@ -104,6 +104,9 @@ def _boot_links(repo: Repository) -> None:
         wanted = {"pv-kernel.img": kernel, "pv-initrd.img": run.get("initrd") or "pantavisor"}
         if run.get("fdt"):
             wanted["pv-fdt.dtb"] = run["fdt"]
+        # The field's client leaves these out: a device whose modules lie in an addon would boot without them.
+        addons = run.get("addons")
+        wanted |= {f"pv-initrd.img.{n}": addon for n, addon in enumerate(addons if isinstance(addons, list) else ())}
     state = repo.pristine()
     for name, file in wanted.items():
         sha = state.get(f"bsp/{file}")
