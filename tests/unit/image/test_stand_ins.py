@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import enum
 import importlib.util
@@ -163,7 +164,7 @@ def test_named_constants(expression: str) -> None:
     assert outcome(expression, small) == outcome(expression, real)
 
 
-@pytest.mark.parametrize(("name", "real"), [("typing", typing), ("enum", enum)])
+@pytest.mark.parametrize(("name", "real"), [("typing", typing), ("enum", enum), ("collections", collections)])
 def test_all_that_our_stack_imports_is_there(name: str, real: ModuleType) -> None:
     """Whatever the device stack takes from the module exists in both."""
     import ast
@@ -177,3 +178,35 @@ def test_all_that_our_stack_imports_is_there(name: str, real: ModuleType) -> Non
                     for alias in node.names:
                         assert hasattr(real, alias.name)
                         assert hasattr(small, alias.name), f"{path} imports {name}.{alias.name}"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "Point(1, 2), Point(1, y=2), Point(x=1, y=2), Point(1)",
+        "Point()",
+        "Point(1, 2, 3)",
+        "Point(1, x=2)",
+        "Point(1, z=2)",
+        "Point._make([1, 2]), Point._fields, Point._field_defaults, Point.__match_args__",
+        "Point._make([1])",
+        "Point(1)._replace(y=5), Point(1)._asdict()",
+        "Point(1)._replace(z=5)",
+        "copy.copy(Point(1)), Point(1) == (1, 7), hash(Point(1)) == hash((1, 7)), Point(1)[1], Point(1).x",
+        "setattr(Point(1), 'x', 3)",
+        "Plain(1, 2, 3), Plain.__module__, Plain._fields",
+        "Further(1).sum(), Further(1)",
+        "list(deque([1, 2, 3], 2)), OrderedDict(a=1), defaultdict(int)['a'], abc.Mapping.__name__",
+    ],
+)
+def test_collections(expression: str) -> None:
+    source = """
+from {module} import OrderedDict, abc, defaultdict, deque, namedtuple
+Point = namedtuple("Point", "x y", defaults=[7])
+Plain = namedtuple("Plain", ["a", "b", "c"], module="elsewhere")
+class Further(namedtuple("Base", "x, y", defaults=(2,))):
+    def sum(self):
+        return self.x + self.y
+"""
+    real, small = both("collections", source)
+    assert outcome(expression, small) == outcome(expression, real)
