@@ -84,7 +84,9 @@ def _command(group: click.Group, name: str, example: str) -> Callable[[F], click
     return register
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: brickless fleet devices 'site=lab'"
+)
 @click.option(
     "--hub", "url", envvar="BRICKLESS_HUB", default="http://127.0.0.1:12365", show_default=True, help="Its URL."
 )
@@ -140,7 +142,7 @@ def _change(text: str) -> tuple[str, str | None]:
     raise click.BadParameter(f"{text!r} is neither KEY=VALUE nor KEY-")
 
 
-@fleet.group("type")
+@fleet.group("type", epilog="Example: brickless fleet type ls")
 def type_group() -> None:
     """Device types: names for kinds of hardware; a device is of the type that its label `type` says."""
 
@@ -171,7 +173,7 @@ def type_rm(env: Fleet, name: str) -> None:
 # -- releases --------------------------------------------------------------------------------------------------------
 
 
-@fleet.group()
+@fleet.group(epilog="Example: brickless fleet release ls")
 def release() -> None:
     """Releases: parts of a revision that never change, to be brought to devices."""
 
@@ -234,7 +236,7 @@ def release_rm(env: Fleet, name: str) -> None:
 # -- rollouts --------------------------------------------------------------------------------------------------------
 
 
-@fleet.group()
+@fleet.group(epilog="Example: brickless fleet rollout show lab-1.2")
 def rollout() -> None:
     """Rollouts: bring a release to devices in phases, watched by the rule of docs/explanation/rollouts.md."""
 

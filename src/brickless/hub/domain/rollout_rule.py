@@ -119,7 +119,8 @@ def decide(policy: Policy, fleet_size: int, evidence: Evidence, *, early_bad: in
     judged = evidence.updated + evidence.bad
     if judged < policy.canary:
         allowed = min(policy.canary, left)
-        return Step(Decision.GO, allowed, f"canary: {allowed} devices until {policy.canary} are judged")
+        devices = "1 device" if allowed == 1 else f"{allowed} devices"
+        return Step(Decision.GO, allowed, f"canary: {devices} at once until {policy.canary} are judged")
     worst = rate_bound(judged, evidence.bad, policy.doubt)
     # Half of what is left: the number of failures among those under way scatters around its mean.
     allowed = max(1, floor(left / 2 / worst))
