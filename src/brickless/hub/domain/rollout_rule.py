@@ -115,12 +115,11 @@ def decide(policy: Policy, fleet_size: int, evidence: Evidence, *, early_bad: in
         return Step(Decision.STOP, 0, f"{_counts(evidence)}: more than a healthy fleet's background explains")
     left = budget - evidence.bad - early_bad
     if left <= 0:
-        return Step(Decision.STOP, 0, f"{_counts(evidence)}: the failure budget of {budget} devices is used up")
+        return Step(Decision.STOP, 0, f"{_counts(evidence)}: the failure budget of {_devices(budget)} is used up")
     judged = evidence.updated + evidence.bad
     if judged < policy.canary:
         allowed = min(policy.canary, left)
-        devices = "1 device" if allowed == 1 else f"{allowed} devices"
-        return Step(Decision.GO, allowed, f"canary: {devices} at once until {policy.canary} are judged")
+        return Step(Decision.GO, allowed, f"canary: {_devices(allowed)} at once until {policy.canary} are judged")
     worst = rate_bound(judged, evidence.bad, policy.doubt)
     # Half of what is left: the number of failures among those under way scatters around its mean.
     allowed = max(1, floor(left / 2 / worst))
@@ -141,6 +140,10 @@ def rate_bound(tried: int, bad: int, doubt: float) -> float:
 def failures_until_stop(policy: Policy) -> int:
     """How many failures in a row, with no success between them, stop a rollout that had none before."""
     return ceil(policy.evidence / policy.per_failure)
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
 
 
 def _counts(evidence: Evidence) -> str:
