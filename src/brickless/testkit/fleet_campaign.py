@@ -80,6 +80,8 @@ def overlap(seed: int, devices: int) -> tuple[Simulation, bool, str]:
 
     def begin_second() -> None:
         nonlocal other
+        if world.rollout(one).closed:
+            world.forget_release("first")
         spec = Spec(policy=patient, priority=chance.choice((-1, 0, 1)), life_s=life_s)
         other = world.roll_out(RolloutDraft(second, "site in (site-1, site-2, site-3)", spec=spec))
 
@@ -107,14 +109,17 @@ def overlap(seed: int, devices: int) -> tuple[Simulation, bool, str]:
     world.until(DAYS)
     world.check_members()
     for rollout in (one, other):
-        left = [
-            m for m in world.db.indexes[rollout].members.values() if m.state in OPEN and m.deadline_ms < world.now_ms
-        ]
-        if left:
-            raise Broken(f"{left[0]} is open past its deadline")
-        if world.rollout(rollout).state not in _ENDED | {RolloutState.RUNNING}:
-            raise Broken(f"{world.rollout(rollout)} did not end")
+        _check_end(world, rollout)
     return world, True, one
+
+
+def _check_end(world: Simulation, rollout: str) -> None:
+    members = world.db.indexes[rollout].members.values()
+    left = [one for one in members if one.state in OPEN and one.deadline_ms < world.now_ms]
+    if left:
+        raise Broken(f"{left[0]} is open past its deadline")
+    if world.rollout(rollout).state not in _ENDED | {RolloutState.RUNNING}:
+        raise Broken(f"{world.rollout(rollout)} did not end")
 
 
 def _relabel(world: Simulation, device_id: str, chance: random.Random) -> None:

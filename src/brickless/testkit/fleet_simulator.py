@@ -353,6 +353,11 @@ class Simulation:
         draft = ReleaseDraft(state=state, fragment=fragment, name=f"release-{marker}")
         return self.ask(lambda: self.fleets.create_release(self.caller, draft)).id
 
+    def forget_release(self, marker: str) -> None:
+        """Its rollout was over before another one began: what devices have of it is their own past, parts of it too."""
+        del self.markers[marker]
+        self._markers_of.clear()
+
     def roll_out(self, draft: RolloutDraft) -> str:
         """Begin a rollout; returns its id."""
         name = draft.name or f"rollout-{len(self.db.rollouts)}"
