@@ -6,7 +6,6 @@ file system as it lies there, without its journal, and remember their tries on a
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -161,8 +160,8 @@ def _boot_files(storage: Path, rev: str) -> Mapping[str, str]:
     """Name and SHA-256 of the files that the bootloader finds for a revision."""
     folder = f"trails/{rev}/.pv"
     names = [name for name in inspect.folders(storage, [folder])[folder] if name.startswith("pv-")]
-    found = inspect.contents(storage, [f"{folder}/{name}" for name in names])
-    return {path.rpartition("/")[2]: hashlib.sha256(content).hexdigest() for path, content in found.items()}
+    found = inspect.digests(storage, [f"{folder}/{name}" for name in names])
+    return {path.rpartition("/")[2]: digest for path, digest in found.items()}
 
 
 def _uboot_memory(block: bytes) -> Mapping[str, str] | None:
