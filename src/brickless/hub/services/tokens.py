@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import re
+from dataclasses import replace
 
 from brickless.hub.domain import prn, scopes
 from brickless.hub.domain.errors import Conflict, Forbidden, Malformed
@@ -52,6 +53,7 @@ class ApiTokens:
         """A token and its text, which is shown this once. It never has a scope that the caller has not."""
         self._person(caller)
         parts, now_ms = self._parts, self._parts.clock.now_ms()
+        given = bool(name)
         name = name or parts.entropy.pet_name("_")
         if not _NAME.match(name):
             raise Malformed("A token's name has 1 to 100 printable characters")
@@ -79,7 +81,11 @@ class ApiTokens:
         async with parts.db.write() as session:
             if await session.accounts.by_prn(caller.prn) is None:
                 raise Forbidden("Only accounts have API tokens")
-            if not await session.api_tokens.add(token):
+            added = await session.api_tokens.add(token)
+            if not added and not given:  # a pet name met another one: a longer one will not
+                token = replace(token, name=f"{name}_{parts.entropy.word(6)}")
+                added = await session.api_tokens.add(token)
+            if not added:
                 raise Conflict("token name is already taken")
         return token, _packed(token.id, secret)
 
