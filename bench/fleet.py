@@ -1,8 +1,9 @@
 """`make bench B=fleet`: a rollout to ten thousand devices over real HTTP, the hub on one core, the devices on another.
 
-Figures: the time until every device has the release under the default policy (canary, growing waves), the hub's CPU
-time, and the latency of an operator's page meanwhile: the rollout with its counts, and a hundred of its devices.
-BENCH_FLEET_SCALE=0.1 makes the fleet a tenth as large. No peer in reach runs rollouts of this size on one machine.
+Each device polls every ten seconds, thirty times as often as usual. Figures: the time until every device has it
+under the default policy (canary, growing waves), the hub's CPU time, and the latency of an operator's page meanwhile:
+the rollout with its counts, and a hundred of its devices. BENCH_FLEET_SCALE=0.1 makes the fleet a tenth as large. No
+peer in reach runs rollouts of this size on one machine.
 """
 
 from __future__ import annotations
@@ -81,14 +82,15 @@ def measure(folder: str) -> None:
         "fleet",
         {
             "devices": float(DEVICES),
-            "rollout_10k_s": measured["seconds"] * 10_000 / DEVICES,
+            # A smaller fleet goes through the same waves: its time says nothing of a larger one's.
+            "rollout_10k_s" if DEVICES == 10_000 else "rollout_s": measured["seconds"],
             "page_p50_ms": measured["page_p50_ms"],
             "page_p99_ms": measured["page_p99_ms"],
             "pages": float(measured["looks"]),
             "hub_cpu_s": used_s,
             "hub_cpu_share": used_s / measured["seconds"],
             "hub_rss_mb": memory_mb,
-            "polls_meanwhile": float(measured["polls"]),
+            "polls_per_s": measured["polls"] / measured["seconds"],
         },
     )
 

@@ -1,8 +1,9 @@
 """The load generator of `bench.fleet`: ten thousand devices on one core that poll, update and report over HTTP.
 
 Reads its order from stdin as JSON: port, file (lines `device id TAB token`), operator's token, rollout, connections.
-Every connection serves its share of the devices in turns, as fast as the hub answers: a device that finds a step
-reports INPROGRESS and DONE at once. Beside them an operator looks at the rollout's page. Prints one JSON object.
+Every connection serves its share of the devices in turns: each device polls every ten seconds, or later where the hub
+does not keep up, and one that finds a step reports INPROGRESS and DONE at once. Beside them an operator looks at the
+rollout's page. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import uvloop
 from bench.hub_load import Connection
 
 POLL = 'progress.status=%7B"$in":["NEW","DOWNLOADING","INPROGRESS","TESTING","QUEUED"]%7D'
+POLL_EVERY_S = 10.0
 _LOOK_S = 0.2
 
 
@@ -38,8 +40,13 @@ class Fleet:
     async def serve(self, share: list[list[str]]) -> None:
         """One connection: polls of its devices, one after the other, until the rollout is over."""
         connection = await Connection(self.port).open()
+        apart_s = POLL_EVERY_S / max(1, len(share))
+        due_s = time.perf_counter()
         while not self.ended:
             for device_id, token in share:
+                # Late polls are not made up for: devices do not poll faster after a slow answer.
+                due_s = max(due_s + apart_s, time.perf_counter())
+                await asyncio.sleep(due_s - time.perf_counter())
                 if self.ended:
                     return
                 bearer = f"Authorization: Bearer {token}\r\n"
