@@ -28,21 +28,36 @@ def _lab_options(command: click.Command) -> click.Command:
             ["--cache"], type=path, default=CACHE, show_default=True, help="Where what was made once is kept."
         ),
         click.Option(["--state"], type=path, default=CACHE / "lab", show_default=True, help="Disks and logs; emptied."),
+        click.Option(
+            ["--devices"],
+            type=click.IntRange(1, 10),
+            default=2,
+            show_default=True,
+            help="How many; each takes 256 MB of memory. The story is told on the first.",
+        ),
         click.Option(["--verbose", "-v"], is_flag=True, help="Show the devices' consoles whole."),
     ]
     return command
 
 
 @brickless.command()
-def up(cache: Path, state: Path, verbose: bool) -> None:
-    """Run a hub and two emulated devices, deploy a real app to them, and stay up until Ctrl-C."""
-    _tell(cache, state, verbose, stay=True)
+def up(cache: Path, state: Path, devices: int, verbose: bool) -> None:
+    """Run a hub and two emulated devices, deploy a real app to one, and stay up until Ctrl-C.
+
+    \b
+    Example: brickless up --devices 5
+    """
+    _tell(cache, state, devices, verbose, stay=True)
 
 
 @brickless.command()
-def demo(cache: Path, state: Path, verbose: bool) -> None:
-    """Do what `up` does, from start to end, and exit with a status."""
-    _tell(cache, state, verbose, stay=False)
+def demo(cache: Path, state: Path, devices: int, verbose: bool) -> None:
+    """Do what `up` does, from start to end, and exit with a status.
+
+    \b
+    Example: brickless demo --verbose
+    """
+    _tell(cache, state, devices, verbose, stay=False)
 
 
 for _command in (up, demo):
@@ -277,14 +292,14 @@ def appengine(
         sys.exit(1)
 
 
-def _tell(cache: Path, state: Path, verbose: bool, *, stay: bool) -> None:
+def _tell(cache: Path, state: Path, devices: int, verbose: bool, *, stay: bool) -> None:
     from brickless.main.talk import Talk
     from brickless.main.up import Interrupted, interruptible, run
 
     talk = Talk(verbose=verbose)
     with interruptible():
         try:
-            run(state.absolute(), cache.absolute(), talk, stay=stay)
+            run(state.absolute(), cache.absolute(), talk, devices=devices, stay=stay)
         except Interrupted as interrupted:
             talk.say(f"ended by {interrupted}; nothing is left running")
             sys.exit(0 if stay else 130)

@@ -1,4 +1,4 @@
-"""`brickless up` and `brickless demo`: a hub, two emulated devices, and the whole story on the first of them."""
+"""`brickless up` and `brickless demo`: a hub, emulated devices, and the whole story on the first of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from brickless.main.talk import Talk
 from brickless.store.lock import lock
 from brickless.testkit.registry import Registry
 
-DEVICES = ("one", "two")
+NAMES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 class Interrupted(Exception):  # noqa: N818 - what happened is no error
@@ -38,8 +38,11 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(state: Path, cache: Path, talk: Talk, *, stay: bool) -> None:
-    """Tell the story; with `stay`, keep everything running until interrupted. Raises what went wrong."""
+def run(state: Path, cache: Path, talk: Talk, *, devices: int, stay: bool) -> None:
+    """Tell the story on the first of so many devices (ten at most); with `stay`, keep all running until interrupted.
+
+    Raises what went wrong.
+    """
     artefacts = Artefacts(cache)
     talk.step("what the devices boot (made once, kept in " + str(cache) + ")")
     prepare(artefacts, talk)
@@ -47,12 +50,11 @@ def run(state: Path, cache: Path, talk: Talk, *, stay: bool) -> None:
     # The lab empties its state first: a second `up` would pull the disks from under the first one's devices.
     with lock(f"{state}.lock", timeout_s=0), Lab(state, artefacts, talk) as lab, Registry() as registry:
         talk.step(f"the hub runs: {lab.hub.url} (user {USER}, password {PASSWORD})")
-        devices = [lab.add(name) for name in DEVICES]
-        for device in devices:
+        for device in [lab.add(name) for name in NAMES[:devices]]:
             lab.register(device)
             talk.say(f"{device.name} is {device.known.id} at the hub, and ours")
         story = Story(lab, registry, talk)
-        story.tell(devices[0])
+        story.tell(lab.devices[0])
         talk.result(summary(lab, story, registry))
         if stay:
             talk.say("everything runs until Ctrl-C")
