@@ -96,8 +96,13 @@ def test_no_request_makes_a_500(hub: HubProcess) -> None:
         def request(data: st.DataObject) -> None:
             method, target, body, token = data.draw(st.composite(lambda draw: fill(draw, fuzzed))())
             headers = {"User-Agent": "fuzz", **({"Authorization": f"Bearer {token}"} if token else {})}
-            answer = client.request(method, target, content=body, headers=headers)
-            assert answer.status_code < 500, (method, target, body, answer.text)
+            with client.stream(method, target, content=body, headers=headers) as answer:
+                # A stream of events is right and has no end.
+                if answer.headers["content-type"].startswith("text/event-stream"):
+                    return
+                answer.read()
+            # 501 is what the wire says to devices that ask for subscriptions (contracts/hub.md): an answer, no crash.
+            assert answer.status_code < 500 or answer.status_code == 501, (method, target, body, answer.text)
             if answer.headers["content-type"].startswith("application/json") and answer.content:
                 json.loads(answer.content)
 

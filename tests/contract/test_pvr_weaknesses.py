@@ -319,6 +319,8 @@ def test_13_an_update_of_a_root_file_system_is_one(pvr: Any, tree: Path, tmp_pat
 def test_13_an_update_of_a_base_reaches_what_lies_over_it(pvr: Any, tree: Path, tmp_path: Path) -> None:
     pvr("app", "add", "os", "--from", layout(tmp_path / "one"))
     pvr("app", "add", "web", "--from", layout(tmp_path / "two", ("linux/amd64/v3",)), "--base", "os")
+    (tree / "bsp").mkdir(exist_ok=True)
+    (tree / "bsp/src.json").write_text("{}")  # as real BSPs have: no app, and no obstacle
 
     def digests() -> list[str]:
         return [json.loads((tree / name / "src.json").read_bytes())["docker_digest"] for name in ("os", "web")]

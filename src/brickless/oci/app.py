@@ -190,7 +190,7 @@ def install_above(repo_dir: Path, name: str, *, build: Build) -> list[str]:
     """
     done = []
     for app in list_apps(repo_dir):
-        if manifest_src.read(repo_dir / app).get("base") != check_name(name):
+        if not manifest_src.is_one(repo_dir / app) or manifest_src.read(repo_dir / app).get("base") != check_name(name):
             continue
         build.say(f"{app} lies over {name}")
         try:

@@ -39,6 +39,15 @@ def read(folder: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
+def is_one(folder: Path) -> bool:
+    """Whether its src.json is an app's: a BSP's, say, is `{}` or of another kind. Raises `HostileInputError`."""
+    try:
+        value = canonical.loads((folder / NAME).read_bytes(), max_bytes=MAX_BYTES)
+    except JsonError as error:
+        raise HostileInputError(f"{folder / NAME} is no valid JSON: {error}") from error
+    return isinstance(value, dict) and value.get("#spec") == SPEC
+
+
 def ordered(src: Mapping[str, Any]) -> dict[str, Any]:
     """The members in the reference's order, its empty ones dropped (but for `#spec`), unknown ones kept as they are."""
     known = {key: src[key] for key in ORDER if key in src and (key == "#spec" or not _is_empty(src[key]))}
