@@ -91,7 +91,8 @@ def tab_to(page: Page, name: str, *, limit: int = 80) -> None:
 def test_sign_in_by_keyboard(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/")
-    page.keyboard.type("user1")  # the field has the focus from the start
+    expect(page.get_by_label("Nick or e-mail")).to_be_focused()  # from the start, once the page is there
+    page.keyboard.type("user1")
     page.keyboard.press("Tab")
     page.keyboard.type("user1")
     page.keyboard.press("Enter")
