@@ -226,7 +226,7 @@ def test_a_broken_download_goes_on_where_it_stopped(pvr: Any, hub: FakeHub) -> N
 
 
 def test_a_download_goes_on_in_the_next_run(pvr: Any, hub: FakeHub) -> None:
-    hub.rules.append(on("GET", "/s3/", lambda handler: handler.reply(200, BIG, cut=2_000_000) if not handler.headers.get("Range") else handler.reply(500)))  # fmt: skip  # noqa: E501
+    hub.rules.append(on("GET", "/s3/", lambda handler: handler.reply(200, BIG, cut=2_000_000) if not handler.headers.get("Range") else handler.reply(500)))  # fmt: skip  # noqa: E501 one table-like line
     pvr("get", "me/dev", code=3)
     assert pool() == [f"{SHA}.part"]
     hub.rules.clear()

@@ -154,7 +154,7 @@ def test_accounts_and_devices(pvr: Any, owner: Caller, device: DeviceCaller, tmp
 
 def test_logs_of_a_device(pvr: Any, owner: Caller, device: DeviceCaller) -> None:
     for number in range(3):
-        entry = {"tsec": 1700000000 + number, "tnano": 0, "rev": "0", "plat": "web", "src": "/a/b", "lvl": "INFO", "msg": f"line {number}"}  # fmt: skip  # noqa: E501
+        entry = {"tsec": 1700000000 + number, "tnano": 0, "rev": "0", "plat": "web", "src": "/a/b", "lvl": "INFO", "msg": f"line {number}"}  # fmt: skip  # noqa: E501 one table-like line
         device.post("/logs/", [entry]).raise_for_status()
     nick = nick_of(owner, device)
     out = pvr("device", "logs", nick, "--from", "PT1H", "--no-follow").stdout.splitlines()
@@ -270,7 +270,7 @@ def test_two_at_once_in_one_repository_take_turns(
     (work / "f").write_bytes(os.urandom(100_000))
     pvr("add", cwd=work)
     commands = [["commit"], ["get"], ["post"], ["status"], ["add"], ["commit", "-m", "x"]]
-    running = [subprocess.Popen([*PVR, *command], cwd=work, env=environment, stderr=subprocess.PIPE) for command in commands]  # fmt: skip  # noqa: E501
+    running = [subprocess.Popen([*PVR, *command], cwd=work, env=environment, stderr=subprocess.PIPE) for command in commands]  # fmt: skip  # noqa: E501 one table-like line
     codes = [(process.communicate()[1], process.returncode)[1] for process in running]
     assert codes == [0] * len(commands)
     assert pvr("fsck", cwd=work).stdout == ""
